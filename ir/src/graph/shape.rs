@@ -1,0 +1,154 @@
+//! Shape inference: the shape of a node from its operator and its operands' shapes.
+
+use thiserror::Error;
+
+use super::{ConstId, Op, map_of};
+use crate::geometry::{Block, ConvShape};
+
+/// Why an operator does not fit its operands.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ShapeError {
+    /// Wrong number of operands.
+    #[error("{op} takes {want} operands, not {got}")]
+    Arity {
+        /// Operator.
+        op: &'static str,
+        /// Operands it takes.
+        want: usize,
+        /// Operands given.
+        got: usize,
+    },
+    /// A constant that is not there.
+    #[error("{op} reads constant @{}, which does not exist", id.0)]
+    MissingConst {
+        /// Operator.
+        op: &'static str,
+        /// The reference.
+        id: ConstId,
+    },
+    /// Operand shapes that the operator cannot work on.
+    #[error("{op}: {reason}")]
+    Mismatch {
+        /// Operator.
+        op: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// Shape of `op` over operands of the given shapes; `consts` looks up the shapes of constants.
+pub fn infer_shape<'a>(
+    op: &Op,
+    operands: &[&[usize]],
+    consts: impl Fn(ConstId) -> Option<&'a [usize]>,
+) -> Result<Vec<usize>, ShapeError> {
+    let name = op.name();
+    let bad = |reason: String| ShapeError::Mismatch { op: name, reason };
+    if operands.len() != op.arity() {
+        return Err(ShapeError::Arity { op: name, want: op.arity(), got: operands.len() });
+    }
+    let constant = |id: ConstId| consts(id).ok_or(ShapeError::MissingConst { op: name, id });
+    let vector = |id: Option<ConstId>, len: usize, what: &str| match id {
+        None => Ok(()),
+        Some(id) => {
+            let shape = constant(id)?;
+            if shape == [len] { Ok(()) } else { Err(bad(format!("{what} has shape {shape:?}, not [{len}]"))) }
+        }
+    };
+    let x = operands.first().copied().unwrap_or(&[]);
+    let map4 = || match *x {
+        [1, c, h, w] => Ok((c, h, w)),
+        _ => Err(bad(format!("operand has shape {x:?}, not [1, channels, height, width]"))),
+    };
+    let channels = || map_of(x).ok_or_else(|| bad(format!("operand has shape {x:?}, without a channel axis")));
+    match op {
+        Op::Input => Err(bad("the input's shape is declared, not inferred".into())),
+        Op::Conv { weight, bias, window, groups } => {
+            let (c, h, w) = map4()?;
+            let ws = constant(*weight)?;
+            let &[out, per_group, kh, kw] = ws else {
+                return Err(bad(format!("weight has shape {ws:?}, not [out, in / groups, kh, kw]")));
+            };
+            if [kh, kw] != window.kernel || *groups == 0 || per_group * groups != c {
+                return Err(bad(format!("weight {ws:?} does not fit {c} channels, groups {groups}, {window}")));
+            }
+            vector(*bias, out, "bias")?;
+            let conv = ConvShape { in_channels: c, input: [h, w], out_channels: out, groups: *groups, window: *window };
+            let [oh, ow] = conv.output().ok_or_else(|| bad(format!("{conv} has no output")))?;
+            Ok(vec![1, out, oh, ow])
+        }
+        Op::Dense { weight, bias } => {
+            let ws = constant(*weight)?;
+            match (x, ws) {
+                ([1, n], [out, inputs]) if n == inputs => {
+                    vector(*bias, *out, "bias")?;
+                    Ok(vec![1, *out])
+                }
+                _ => Err(bad(format!("weight {ws:?} does not fit operand {x:?}"))),
+            }
+        }
+        Op::Affine { scale, shift } => {
+            let (c, _) = channels()?;
+            vector(Some(*scale), c, "scale")?;
+            vector(Some(*shift), c, "shift")?;
+            Ok(x.to_vec())
+        }
+        Op::Add | Op::Sub => {
+            if operands[0] != operands[1] {
+                return Err(bad(format!("operands have shapes {:?} and {:?}", operands[0], operands[1])));
+            }
+            Ok(x.to_vec())
+        }
+        Op::Pad { pad: [t, l, b, r] } => {
+            let (c, h, w) = map4()?;
+            Ok(vec![1, c, h + t + b, w + l + r])
+        }
+        Op::AvgPool { window, .. } | Op::MaxPool { window } | Op::SumPool { window, .. } => {
+            let (c, h, w) = map4()?;
+            let [oh, ow] =
+                window.output(h, w).ok_or_else(|| bad(format!("window {window} does not fit a {h}x{w} map")))?;
+            Ok(vec![1, c, oh, ow])
+        }
+        Op::Gather { axis, indices } => {
+            let mut shape = x.to_vec();
+            let n = *shape.get(*axis).ok_or_else(|| bad(format!("axis {axis} of shape {x:?}")))?;
+            if let Some(i) = indices.iter().find(|i| **i >= n) {
+                return Err(bad(format!("index {i} on an axis of {n}")));
+            }
+            shape[*axis] = indices.len();
+            Ok(shape)
+        }
+        Op::Reshape { shape } => {
+            if shape.iter().product::<usize>() != x.iter().product::<usize>() {
+                return Err(bad(format!("{x:?} does not hold as many elements as {shape:?}")));
+            }
+            Ok(shape.clone())
+        }
+        Op::Transpose { perm } => {
+            let mut sorted = perm.clone();
+            sorted.sort_unstable();
+            if !sorted.iter().copied().eq(0..x.len()) {
+                return Err(bad(format!("{perm:?} is no permutation of {} axes", x.len())));
+            }
+            Ok(perm.iter().map(|&p| x[p]).collect())
+        }
+        Op::BlockRelu { blocks, .. } => {
+            let (c, _) = channels()?;
+            if blocks.len() != c {
+                return Err(bad(format!("{} blocks for {c} channels", blocks.len())));
+            }
+            if blocks.iter().any(|b| matches!(b, Block::Patch { h: 0, .. } | Block::Patch { w: 0, .. })) {
+                return Err(bad("a block of no pixels".into()));
+            }
+            Ok(x.to_vec())
+        }
+        Op::Divide { divisors, .. } => {
+            let (_, [h, w]) = channels()?;
+            if divisors.len() != h * w || divisors.contains(&0) {
+                return Err(bad(format!("{} divisors for a {h}x{w} map (none may be 0)", divisors.len())));
+            }
+            Ok(x.to_vec())
+        }
+        Op::Identity | Op::Truncate { .. } | Op::Reduce { .. } | Op::Remask | Op::Refresh => Ok(x.to_vec()),
+    }
+}
