@@ -1,0 +1,69 @@
+//! Command line of `bcc-models`: builds nets as ONNX files.
+
+use std::path::PathBuf;
+
+use bcc_models::nets::{self, BuildOptions};
+use clap::{Args, Parser, Subcommand};
+use miette::{IntoDiagnostic, Result};
+
+/// Networks for bcc
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build a net and write it as ONNX
+    Build(BuildArgs),
+    /// List the nets that can be built
+    List,
+}
+
+#[derive(Args)]
+struct BuildArgs {
+    /// Name of the net, as listed by `list`
+    net: String,
+    /// File to write
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Seed of the weights
+    #[arg(long, default_value_t = BuildOptions::default().seed)]
+    seed: u64,
+    /// Version of ONNX's operator set, 9 to 18
+    #[arg(long, default_value_t = BuildOptions::default().opset)]
+    opset: i64,
+    /// Batch size of the input
+    #[arg(long, default_value_t = 1, conflicts_with = "symbolic_batch")]
+    batch: i64,
+    /// Leave the batch size open, as the symbol `N`
+    #[arg(long)]
+    symbolic_batch: bool,
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Build(args) => build(&args),
+        Command::List => {
+            list();
+            Ok(())
+        }
+    }
+}
+
+fn build(args: &BuildArgs) -> Result<()> {
+    let options =
+        BuildOptions { seed: args.seed, opset: args.opset, batch: (!args.symbolic_batch).then_some(args.batch) };
+    let net = nets::find(&args.net).into_diagnostic()?;
+    let model = net.build(&options).into_diagnostic()?;
+    bcc_models::write_model(&model, &args.output).into_diagnostic()
+}
+
+fn list() {
+    for net in nets::NETS {
+        let input = net.input.map(|d| d.to_string()).join("x");
+        println!("{:<18} {input:<11} {}", net.name, net.summary);
+    }
+}

@@ -1,0 +1,299 @@
+//! Builders of networks with random weights that behave like trained ones.
+//!
+//! Convolutions have He-scaled normal weights. Every net is run on a small batch of noise and
+//! smooth images while it is built, and each `BatchNormalization`, which stays unfolded, gets the
+//! running mean and variance seen there. Scales and shifts are drawn around those of trained
+//! networks; the last batch norm of a residual branch has a smaller scale, so that activations
+//! keep their range through the depth. The same options give the same bytes.
+
+mod resnet;
+mod tiny;
+
+use tract_onnx::pb::ModelProto;
+
+use crate::error::ModelError;
+use crate::forward::Batch;
+use crate::onnx::{Conv, Dim, GraphBuilder, Pool};
+use crate::rng::Rng;
+
+pub use resnet::{StemPool, resnet_small, resnet18_cifar, resnet50};
+pub use tiny::{tiny_grouped, tiny_nhwc, tiny_plain, tiny_pools, tiny_residual};
+
+/// What all builders can be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Seed of all weights.
+    pub seed: u64,
+    /// Version of the default operator set, 9 to 18.
+    pub opset: i64,
+    /// Batch size of the graph's input; `None` writes the symbol `N`.
+    pub batch: Option<i64>,
+}
+
+impl Default for BuildOptions {
+    /// Seed 1, opset 13, batch 1.
+    fn default() -> Self {
+        Self { seed: 1, opset: 13, batch: Some(1) }
+    }
+}
+
+/// A net known by name.
+#[derive(Clone, Copy)]
+pub struct NetInfo {
+    /// Name at the command line.
+    pub name: &'static str,
+    /// One line about it.
+    pub summary: &'static str,
+    /// Shape of one input without the batch dimension.
+    pub input: [usize; 3],
+    builder: fn(&BuildOptions) -> Result<ModelProto, ModelError>,
+}
+
+impl NetInfo {
+    /// Builds the net.
+    ///
+    /// # Errors
+    /// [`ModelError::Opset`] and [`ModelError::Batch`] for options out of range.
+    pub fn build(&self, options: &BuildOptions) -> Result<ModelProto, ModelError> {
+        (self.builder)(options)
+    }
+}
+
+/// All nets known by name.
+pub const NETS: &[NetInfo] = &[
+    NetInfo {
+        name: "resnet18_cifar",
+        summary: "ResNet-18 for CIFAR-100, 557,056 ReLUs",
+        input: [3, 32, 32],
+        builder: |o| resnet18_cifar(o, 100),
+    },
+    NetInfo {
+        name: "resnet50",
+        summary: "ResNet-50 for ImageNet, max-pool stem, 9,608,704 ReLUs",
+        input: [3, 224, 224],
+        builder: |o| resnet50(o, StemPool::Max, 1000),
+    },
+    NetInfo {
+        name: "resnet50_avg",
+        summary: "ResNet-50 for ImageNet, average-pool stem, padding not counted",
+        input: [3, 224, 224],
+        builder: |o| {
+            let pool = StemPool::Average { count_include_pad: false };
+            resnet50(o, pool, 1000)
+        },
+    },
+    NetInfo {
+        name: "resnet50_avg_pad",
+        summary: "ResNet-50 for ImageNet, average-pool stem, padding counted",
+        input: [3, 224, 224],
+        builder: |o| {
+            let pool = StemPool::Average { count_include_pad: true };
+            resnet50(o, pool, 1000)
+        },
+    },
+    NetInfo {
+        name: "resnet8",
+        summary: "ResNet-8 of width 16 on 28x28 grey images, 56,448 ReLUs",
+        input: [1, 28, 28],
+        builder: |o| resnet_small(o, 8, 16, 10),
+    },
+    NetInfo {
+        name: "resnet20",
+        summary: "ResNet-20 of width 16 on 28x28 grey images, 144,256 ReLUs",
+        input: [1, 28, 28],
+        builder: |o| resnet_small(o, 20, 16, 10),
+    },
+    NetInfo { name: "tiny_plain", summary: "convolutions without branches", input: [3, 8, 8], builder: tiny_plain },
+    NetInfo {
+        name: "tiny_residual",
+        summary: "a strided residual block with a 1x1 shortcut, an identity block",
+        input: [3, 9, 9],
+        builder: tiny_residual,
+    },
+    NetInfo {
+        name: "tiny_pools",
+        summary: "maximum and average pools, padded and rounded up",
+        input: [3, 15, 13],
+        builder: tiny_pools,
+    },
+    NetInfo {
+        name: "tiny_nhwc",
+        summary: "channels-last input, Transpose, ReduceMean, MatMul, Softmax",
+        input: [9, 11, 3],
+        builder: tiny_nhwc,
+    },
+    NetInfo {
+        name: "tiny_grouped",
+        summary: "grouped, depthwise and dilated convolutions, asymmetric padding",
+        input: [4, 12, 10],
+        builder: tiny_grouped,
+    },
+];
+
+/// The net called `name`.
+///
+/// # Errors
+/// [`ModelError::UnknownNet`] lists the known names.
+pub fn find(name: &str) -> Result<&'static NetInfo, ModelError> {
+    NETS.iter().find(|net| net.name == name).ok_or_else(|| ModelError::UnknownNet {
+        name: name.to_owned(),
+        known: NETS.iter().map(|n| n.name).collect::<Vec<_>>().join(", "),
+    })
+}
+
+/// Where a batch norm stands, which decides its scale and shift.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum BatchNorm {
+    /// Before a ReLU.
+    Plain,
+    /// Last of a residual branch.
+    BranchEnd,
+    /// In a residual shortcut.
+    Shortcut,
+}
+
+/// A graph value with its activations on the calibration batch.
+#[derive(Clone)]
+struct Value {
+    name: String,
+    batch: Batch,
+}
+
+/// Adds nodes to a graph, drawing their weights and carrying the calibration batch along.
+struct Net {
+    graph: GraphBuilder,
+    rng: Rng,
+    options: BuildOptions,
+}
+
+impl Net {
+    fn new(name: &str, options: &BuildOptions) -> Result<Self, ModelError> {
+        if let Some(batch) = options.batch.filter(|&b| b < 1) {
+            return Err(ModelError::Batch(batch));
+        }
+        Ok(Self { graph: GraphBuilder::new(name, options.opset), rng: Rng::new(options.seed), options: *options })
+    }
+
+    /// `dims` behind the batch dimension.
+    fn dims(&self, dims: &[usize]) -> Vec<Dim> {
+        let batch = self.options.batch.map_or(Dim::from("N"), Dim::Fixed);
+        std::iter::once(batch).chain(dims.iter().map(|&d| Dim::Fixed(d as i64))).collect()
+    }
+
+    /// `count` calibration images for a value the graph holds as `[N,C,H,W]`.
+    fn calibrate(&mut self, name: String, shape: [usize; 3], count: usize) -> Value {
+        // A stream of its own: weights do not depend on the number of images.
+        let mut rng = Rng::new(!self.options.seed);
+        Value { name, batch: Batch::calibration(count, shape, &mut rng) }
+    }
+
+    /// The input `x` `[N,C,H,W]`, calibrated on images of its own size.
+    fn input(&mut self, shape: [usize; 3], count: usize) -> Value {
+        let dims = self.dims(&shape);
+        let name = self.graph.input("x", &dims);
+        self.calibrate(name, shape, count)
+    }
+
+    fn conv(&mut self, name: &str, x: &Value, out: usize, conv: &Conv, bias: bool) -> Value {
+        let [kh, kw] = conv.kernel;
+        let inner = x.batch.c / conv.group as usize;
+        let fan_in = inner * (kh * kw) as usize;
+        let weights = self.rng.normals(out * fan_in, 0.0, (2.0 / fan_in as f64).sqrt());
+        let bias = bias.then(|| self.rng.normals(out, 0.0, 0.1));
+        let batch = x.batch.conv(&weights, bias.as_deref(), conv);
+        let dims = [out as i64, inner as i64, kh, kw];
+        let w = self.graph.f32(&format!("{name}.weight"), &dims, weights);
+        let b = bias.map(|b| self.graph.f32(&format!("{name}.bias"), &[out as i64], b));
+        Value { name: self.graph.conv(name, &x.name, &w, b.as_deref(), conv), batch }
+    }
+
+    fn batch_norm(&mut self, name: &str, x: Value, place: BatchNorm) -> Value {
+        const EPSILON: f32 = 1e-5;
+        let c = x.batch.c;
+        let (scale, shift) = match place {
+            BatchNorm::Plain => ([0.6, 1.3], [-0.05, 0.25]),
+            BatchNorm::BranchEnd => ([0.1, 0.4], [-0.15, 0.15]),
+            BatchNorm::Shortcut => ([0.5, 1.0], [-0.3, 0.2]),
+        };
+        let scale = self.rng.uniforms(c, scale[0], scale[1]);
+        let shift = self.rng.normals(c, shift[0], shift[1]);
+        let moments = x.batch.moments();
+        // A channel that happens to be still on this batch must not become an amplifier.
+        let typical = moments.iter().map(|m| m.1).sum::<f64>() / c as f64;
+        let mean: Vec<f32> = moments.iter().map(|m| m.0 as f32).collect();
+        let var: Vec<f32> = moments.iter().map(|m| (0.9 * m.1 + 0.1 * typical) as f32).collect();
+        let factor: Vec<f32> = scale.iter().zip(&var).map(|(s, v)| s / (v + EPSILON).sqrt()).collect();
+        let offset: Vec<f32> = (0..c).map(|i| shift[i] - factor[i] * mean[i]).collect();
+        let mut stat = |kind: &str, data| self.graph.f32(&format!("{name}.{kind}"), &[c as i64], data);
+        let names = [stat("weight", scale), stat("bias", shift), stat("running_mean", mean), stat("running_var", var)];
+        let stats = [&*names[0], &names[1], &names[2], &names[3]];
+        Value { name: self.graph.batch_norm(name, &x.name, stats, EPSILON), batch: x.batch.affine(&factor, &offset) }
+    }
+
+    fn relu(&mut self, name: &str, x: Value) -> Value {
+        Value { name: self.graph.relu(name, &x.name), batch: x.batch.relu() }
+    }
+
+    fn add(&mut self, name: &str, a: Value, b: &Value) -> Value {
+        Value { name: self.graph.add(name, &a.name, &b.name), batch: a.batch.add(&b.batch) }
+    }
+
+    fn max_pool(&mut self, name: &str, x: &Value, pool: &Pool) -> Value {
+        Value { name: self.graph.max_pool(name, &x.name, pool), batch: x.batch.max_pool(pool) }
+    }
+
+    fn average_pool(&mut self, name: &str, x: &Value, pool: &Pool, include_pad: bool) -> Value {
+        Value {
+            name: self.graph.average_pool(name, &x.name, pool, include_pad),
+            batch: x.batch.average_pool(pool, include_pad),
+        }
+    }
+
+    /// Weights `[classes,features]` and bias `[classes]` for the calibration batch's features, which
+    /// are `[C,1,1]` maps: logits are centred on the batch and spread like a trained network's.
+    fn classifier(&mut self, x: &Batch, classes: usize) -> (Vec<f32>, Vec<f32>) {
+        const LOGIT_STD: f64 = 3.0;
+        let moments = x.moments();
+        let power: f64 = moments.iter().map(|m| m.1).sum();
+        // Few images underestimate how far features move: no weight may exceed twice He's.
+        let he = (2.0 / x.c as f64).sqrt();
+        let std = (LOGIT_STD / power.sqrt().max(1e-6)).min(2.0 * he);
+        let weights = self.rng.normals(classes * x.c, 0.0, std);
+        let bias = weights
+            .chunks(x.c)
+            .map(|row| {
+                let centre: f64 = row.iter().zip(&moments).map(|(&w, m)| f64::from(w) * m.0).sum();
+                (0.3 * self.rng.normal() - centre) as f32
+            })
+            .collect();
+        (weights, bias)
+    }
+
+    /// Global average, `Flatten`, `Gemm` and the output `y` `[N,classes]`.
+    fn head(&mut self, x: &Value, classes: usize) {
+        let pooled = self.graph.global_average_pool("avgpool", &x.name);
+        let whole = Pool { kernel: [x.batch.h as i64, x.batch.w as i64], ..Pool::square(1, 1, 0) };
+        let features = Value { name: pooled, batch: x.batch.average_pool(&whole, false) };
+        self.flat_head(&features, classes);
+    }
+
+    /// `Flatten`, `Gemm` and the output `y` `[N,classes]`; `x` may be of any size.
+    fn flat_head(&mut self, x: &Value, classes: usize) {
+        let flat = self.graph.flatten("flatten", &x.name, 1);
+        let features = Batch { n: x.batch.n, c: x.batch.c * x.batch.plane(), h: 1, w: 1, data: x.batch.data.clone() };
+        let (weights, bias) = self.classifier(&features, classes);
+        let dims = [classes as i64, features.c as i64];
+        let w = self.graph.f32("fc.weight", &dims, weights);
+        let b = self.graph.f32("fc.bias", &dims[..1], bias);
+        let y = self.graph.gemm("fc", &flat, &w, &b);
+        let dims = self.dims(&[classes]);
+        self.graph.output(&y, "y", &dims);
+    }
+
+    fn finish(self) -> Result<ModelProto, ModelError> {
+        self.graph.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;
