@@ -1,0 +1,82 @@
+//! Images on disk: arrays of the network's input, as `.npy` or as array `x` of an `.npz`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use ndarray::{ArrayD, Axis};
+use ndarray_npy::{NpzReader, ReadNpyExt};
+use thiserror::Error;
+
+/// Why images cannot be read.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// The file cannot be opened.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        source: std::io::Error,
+    },
+    /// No array of numbers in it.
+    #[error(
+        "{path} holds no images: {reason}. Give an .npy file, or an .npz file with an array \"x\", of 32- or 64-bit floats"
+    )]
+    Format {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        reason: String,
+    },
+    /// Another shape than the network's.
+    #[error(
+        "the images of {path} have shape {found:?}, the network's input is {expected:?}: the first axis counts images"
+    )]
+    Shape {
+        /// File.
+        path: PathBuf,
+        /// Shape found.
+        found: Vec<usize>,
+        /// Shape of the input.
+        expected: Vec<usize>,
+    },
+}
+
+/// Reads images for an input of shape `[1, ...]`: an array `[n, ...]`, or one image without the
+/// first axis.
+pub fn load_images(path: &Path, shape: &[usize]) -> Result<Vec<Vec<f32>>, DataError> {
+    let array = load_array(path)?;
+    let found = array.shape().to_vec();
+    let wrong = || DataError::Shape { path: path.into(), found: found.clone(), expected: shape.to_vec() };
+    if found == shape[1..] {
+        return Ok(vec![array.iter().copied().collect()]);
+    }
+    if found.len() != shape.len() || found[1..] != shape[1..] || found[0] == 0 {
+        return Err(wrong());
+    }
+    Ok(array.axis_iter(Axis(0)).map(|image| image.iter().copied().collect()).collect())
+}
+
+fn load_array(path: &Path) -> Result<ArrayD<f32>, DataError> {
+    let open = || File::open(path).map_err(|source| DataError::Io { path: path.into(), source });
+    let format = |reason: String| DataError::Format { path: path.into(), reason };
+    if path.extension().is_some_and(|e| e == "npz") {
+        let mut npz = NpzReader::new(open()?).map_err(|e| format(e.to_string()))?;
+        let names = npz.names().map_err(|e| format(e.to_string()))?;
+        let name = names.iter().find(|n| n.trim_end_matches(".npy") == "x").cloned();
+        let name = name.ok_or_else(|| format(format!("its arrays are {names:?}")))?;
+        return npz
+            .by_name::<ndarray::OwnedRepr<f32>, ndarray::IxDyn>(&name)
+            .or_else(|_| {
+                let wide: Result<ArrayD<f64>, _> = npz.by_name(&name);
+                wide.map(|a| a.mapv(|x| x as f32))
+            })
+            .map_err(|e| format(e.to_string()));
+    }
+    ArrayD::<f32>::read_npy(open()?)
+        .or_else(|first| match File::open(path).map(ArrayD::<f64>::read_npy) {
+            Ok(Ok(a)) => Ok(a.mapv(|x| x as f32)),
+            _ => Err(first),
+        })
+        .map_err(|e| format(e.to_string()))
+}

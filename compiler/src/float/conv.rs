@@ -1,0 +1,139 @@
+//! Convolution as a matrix product over gathered patches, a band of output rows at a time.
+
+use bcc_ir::geometry::ConvShape;
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, s};
+
+/// Elements of the patch matrix of one band: it stays in the second-level cache.
+const BAND: usize = 1 << 18;
+
+/// `x` is `[in_channels, h, w]`, `weight` `[out, in / groups, kh, kw]`; the result `[out, oh, ow]`.
+pub(super) fn conv(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &ConvShape) -> Vec<f32> {
+    let [oh, ow] = shape.output().expect("shapes are inferred before a run");
+    let pixels = oh * ow;
+    let mut y = vec![0.0; shape.out_channels * pixels];
+    if let Some(bias) = bias {
+        y.chunks_exact_mut(pixels).zip(bias).for_each(|(map, b)| map.fill(*b));
+    }
+    let inputs = shape.in_channels / shape.groups;
+    let outputs = shape.out_channels / shape.groups;
+    let in_len = inputs * shape.input[0] * shape.input[1];
+    let [kh, kw] = shape.window.kernel;
+    let depth = inputs * kh * kw;
+    let groups =
+        x.chunks_exact(in_len).zip(weight.chunks_exact(outputs * depth)).zip(y.chunks_exact_mut(outputs * pixels));
+    let mut patches = Vec::new();
+    for ((x, weight), y) in groups {
+        if inputs == 1 && outputs == 1 {
+            single_channel(x, weight, y, shape, [oh, ow]);
+            continue;
+        }
+        let weight = matrix(weight, outputs, depth);
+        let mut y = ArrayViewMut2::from_shape((outputs, pixels), y).expect("a group's output is outputs x pixels");
+        if is_pointwise(shape) {
+            general_mat_mul(1.0, &weight, &matrix(x, depth, pixels), 1.0, &mut y);
+            continue;
+        }
+        let band = (BAND / (depth * ow)).clamp(1, oh);
+        for top in (0..oh).step_by(band) {
+            let rows = band.min(oh - top);
+            gather_patches(x, &mut patches, shape, top..top + rows, ow);
+            let mut part = y.slice_mut(s![.., top * ow..(top + rows) * ow]);
+            general_mat_mul(1.0, &weight, &matrix(&patches, depth, rows * ow), 1.0, &mut part);
+        }
+    }
+    y
+}
+
+/// `weight` is `[out, in]`.
+pub(super) fn dense(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let dot = |row: &[f32]| -> f32 {
+        let lanes = row.chunks(16).zip(x.chunks(16)).fold([0f32; 16], |mut sum, (w, x)| {
+            sum.iter_mut().zip(w.iter().zip(x)).for_each(|(s, (w, x))| *s += w * x);
+            sum
+        });
+        lanes.iter().sum()
+    };
+    let mut y: Vec<f32> = weight.chunks_exact(x.len()).map(dot).collect();
+    if let Some(bias) = bias {
+        y.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+    }
+    y
+}
+
+fn matrix(data: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((rows, columns), data).expect("operands have the sizes of their shapes")
+}
+
+/// Whether output pixels read exactly the input pixels of their own position.
+fn is_pointwise(shape: &ConvShape) -> bool {
+    let w = &shape.window;
+    w.kernel == [1, 1] && w.stride == [1, 1] && w.pad == [0; 4]
+}
+
+/// Output columns whose tap lies inside a row of `width`, and the input column of the first one.
+fn span(shape: &ConvShape, tap: usize, ow: usize) -> (std::ops::Range<usize>, usize) {
+    let (stride, width) = (shape.window.stride[1], shape.input[1] as isize);
+    let origin = shape.window.position(1, 0, tap);
+    let first = if origin < 0 { origin.unsigned_abs().div_ceil(stride) } else { 0 };
+    let end = if origin >= width { 0 } else { ((width - origin) as usize).div_ceil(stride) };
+    let (first, end) = (first.min(ow), end.min(ow));
+    let start = shape.window.position(1, first, tap).max(0) as usize;
+    (first..end.max(first), start)
+}
+
+/// The patch matrix of some output rows: one row per input channel and tap, one column per pixel.
+fn gather_patches(x: &[f32], patches: &mut Vec<f32>, shape: &ConvShape, rows: std::ops::Range<usize>, ow: usize) {
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.window.kernel;
+    let stride = shape.window.stride[1];
+    patches.clear();
+    patches.resize(x.len() / (h * w) * kh * kw * rows.len() * ow, 0.0);
+    let mut lines = patches.chunks_exact_mut(ow);
+    for map in x.chunks_exact(h * w) {
+        for ky in 0..kh {
+            for kx in 0..kw {
+                let (columns, start) = span(shape, kx, ow);
+                for (oy, line) in rows.clone().zip(&mut lines) {
+                    let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
+                        continue;
+                    };
+                    if columns.is_empty() {
+                        continue;
+                    }
+                    let source = &map[iy * w + start..(iy + 1) * w];
+                    let line = &mut line[columns.clone()];
+                    if stride == 1 {
+                        line.copy_from_slice(&source[..line.len()]);
+                    } else {
+                        line.iter_mut().zip(source.iter().step_by(stride)).for_each(|(l, s)| *l = *s);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One channel in, one channel out: a depthwise group.
+fn single_channel(x: &[f32], weight: &[f32], y: &mut [f32], shape: &ConvShape, [oh, ow]: [usize; 2]) {
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.window.kernel;
+    let stride = shape.window.stride[1];
+    for kx in 0..kw {
+        let (columns, start) = span(shape, kx, ow);
+        if columns.is_empty() {
+            continue;
+        }
+        for ky in 0..kh {
+            let factor = weight[ky * kw + kx];
+            for oy in 0..oh {
+                let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
+                    continue;
+                };
+                let line = &mut y[oy * ow..(oy + 1) * ow][columns.clone()];
+                let source = &x[iy * w + start..(iy + 1) * w];
+                line.iter_mut().zip(source.iter().step_by(stride)).for_each(|(l, s)| *l += factor * s);
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Sums, differences, products and quotients: of tensors, and with constants per channel.
+
+use bcc_ir::graph::Op;
+
+use super::error::{Outcome, Problem, fault, mismatch};
+use super::import::{Traced, Value};
+use super::linear::affine;
+use super::literal::{Literal, broadcast_steps, for_each_index};
+use super::operators::Call;
+
+/// `Add`, `Sub`, `Mul`, `Div` with at least one operand computed from the input.
+pub(super) fn binary(call: &mut Call) -> Outcome<Traced> {
+    call.view.only(&[])?;
+    let operator = call.view.operator();
+    match (call.operand(0).cloned(), call.operand(1).cloned()) {
+        (Some(Value::Literal(c)), _) => {
+            let x = call.tensor(1, "B")?;
+            with_constant(call, &x, &c, operator, true)
+        }
+        (_, Some(Value::Literal(c))) => {
+            let x = call.tensor(0, "A")?;
+            with_constant(call, &x, &c, operator, false)
+        }
+        _ => {
+            let (a, b) = (call.tensor(0, "A")?, call.tensor(1, "B")?);
+            let op = match operator {
+                "Add" => Op::Add,
+                "Sub" => Op::Sub,
+                _ => {
+                    return Err(fault(
+                        Problem::Mismatch(format!(
+                            "{operator} of two tensors computed from the input is not supported"
+                        )),
+                        "use a network without gates or attention (such as squeeze-and-excitation)",
+                    ));
+                }
+            };
+            same_shape(&a, &b)?;
+            call.emit_pair(op, a.id, b.id)
+        }
+    }
+}
+
+fn same_shape(a: &Traced, b: &Traced) -> Outcome<()> {
+    if a.shape == b.shape {
+        return Ok(());
+    }
+    Err(fault(
+        Problem::Mismatch(format!("operands have shapes {:?} and {:?}", a.shape, b.shape)),
+        "bring both to one shape; tensors are not broadcast, only constants",
+    ))
+}
+
+/// `Sum` of any number of tensors and constants.
+pub(super) fn sum(call: &mut Call) -> Outcome<Traced> {
+    call.view.only(&[])?;
+    let mut tensors = Vec::new();
+    let mut constants = Vec::new();
+    for i in 0..call.operands.len() {
+        match call.operand(i) {
+            Some(Value::Literal(c)) => constants.push(c.clone()),
+            _ => tensors.push(call.tensor(i, "summand")?),
+        }
+    }
+    let Some((first, rest)) = tensors.split_first() else { return Err(mismatch("Sum of no tensor")) };
+    let last = rest.len() + constants.len();
+    if last == 0 {
+        return call.emit(Op::Identity, first);
+    }
+    // The last step bears the node's name.
+    let suffix = |step: usize| if step == last { String::new() } else { format!("/sum{step}") };
+    let mut total = first.clone();
+    for (i, t) in rest.iter().enumerate() {
+        same_shape(&total, t)?;
+        total = call.im.emit(call.view, &suffix(i + 1), Op::Add, &[total.id, t.id])?;
+    }
+    for (i, c) in constants.iter().enumerate() {
+        total = shifted(call, &total, c, "Add", false, &suffix(rest.len() + i + 1))?;
+    }
+    Ok(total)
+}
+
+fn with_constant(call: &mut Call, x: &Traced, c: &Literal, operator: &str, constant_first: bool) -> Outcome<Traced> {
+    shifted(call, x, c, operator, constant_first, "")
+}
+
+/// `x op c`, or `c op x`, as an affine map per channel.
+fn shifted(
+    call: &mut Call,
+    x: &Traced,
+    c: &Literal,
+    operator: &str,
+    constant_first: bool,
+    suffix: &str,
+) -> Outcome<Traced> {
+    let (axis, values) = along_one_axis(c, &x.shape)?;
+    let line = |v: f32| -> Outcome<(f64, f64)> {
+        let v = f64::from(v);
+        Ok(match (operator, constant_first) {
+            ("Add", _) => (1.0, v),
+            ("Sub", false) => (1.0, -v),
+            ("Sub", true) => (-1.0, v),
+            ("Mul", _) => (v, 0.0),
+            ("Div", false) if v != 0.0 => (1.0 / v, 0.0),
+            ("Div", false) => return Err(mismatch(format!("divides by `{}`, which holds a zero", c.name))),
+            _ => {
+                return Err(fault(
+                    Problem::Mismatch("divides a constant by a tensor computed from the input".into()),
+                    "remove the division; only a constant divisor is supported",
+                ));
+            }
+        })
+    };
+    let lines = values.into_iter().map(line).collect::<Outcome<Vec<_>>>()?;
+    let rank = x.shape.len();
+    if !matches!(rank, 2 | 4) || x.shape[0] != 1 {
+        return Err(mismatch(format!(
+            "{operator} with a constant on shape {:?}: it must be [1, c] or [1, c, h, w]",
+            x.shape
+        )));
+    }
+    let axis = axis.unwrap_or(1);
+    let n = x.shape[axis];
+    let of = |pick: fn(&(f64, f64)) -> f64| -> Vec<f32> {
+        (0..n).map(|i| pick(&lines[if lines.len() == 1 { 0 } else { i }]) as f32).collect()
+    };
+    let (scale, shift) = (of(|l| l.0), of(|l| l.1));
+    if axis == 1 {
+        return affine(call, x, scale, shift, suffix);
+    }
+    let mut perm: Vec<usize> = (0..rank).collect();
+    perm.swap(1, axis);
+    let turned = call.emit_as(&format!("{suffix}/turn"), Op::Transpose { perm: perm.clone() }, x)?;
+    let mapped = affine(call, &turned, scale, shift, suffix)?;
+    call.emit_as(&format!("{suffix}/back"), Op::Transpose { perm }, &mapped)
+}
+
+/// The one axis of `shape` along which a constant varies, with its values there; no axis and one
+/// value where it is the same everywhere.
+fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f32>)> {
+    let values = c.floats()?;
+    let skip = c.shape.len().saturating_sub(shape.len());
+    let fits = c.shape[..skip].is_empty()
+        && c.shape.iter().rev().zip(shape.iter().rev()).all(|(have, want)| have == want || *have == 1)
+        && !values.is_empty();
+    if !fits {
+        return Err(fault(
+            Problem::Mismatch(format!("constant `{}` of shape {:?} does not broadcast to {shape:?}", c.name, c.shape)),
+            "use a scalar or one value per channel; a constant for a batch of more than 1 is not supported",
+        ));
+    }
+    if values.iter().all(|v| *v == values[0]) {
+        return Ok((None, vec![values[0]]));
+    }
+    let steps = broadcast_steps(&c.shape, shape);
+    let mut varying = Vec::new();
+    for (axis, &step) in steps.iter().enumerate().filter(|(_, s)| **s > 0) {
+        let mut differs = false;
+        for_each_index(&c.shape, |at| {
+            let own = axis - (shape.len() - c.shape.len());
+            let flat: usize = at.iter().enumerate().map(|(i, p)| p * steps[i + shape.len() - c.shape.len()]).sum();
+            differs |= values[flat] != values[flat - at[own] * step];
+        });
+        if differs {
+            varying.push((axis, step));
+        }
+    }
+    match varying.as_slice() {
+        [(axis, step)] => Ok((Some(*axis), (0..shape[*axis]).map(|i| values[i * step]).collect())),
+        _ => Err(fault(
+            Problem::Mismatch(format!("constant `{}` of shape {:?} varies within a channel", c.name, c.shape)),
+            "use a scalar or one value per channel",
+        )),
+    }
+}

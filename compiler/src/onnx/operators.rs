@@ -1,0 +1,250 @@
+//! Which function imports which operator, and what to say about the others.
+
+use std::rc::Rc;
+
+use bcc_ir::geometry::Block;
+use bcc_ir::graph::{NodeId, Op, map_of};
+
+use super::error::{Outcome, Problem, fault, mismatch};
+use super::import::{Importer, Traced, Value};
+use super::literal::Literal;
+use super::node::NodeView;
+use super::{arithmetic, constants, linear, pool, reshape};
+
+/// A node being imported, and what its operands stand for.
+pub(super) struct Call<'a, 'm> {
+    pub(super) im: &'a mut Importer<'m>,
+    pub(super) view: &'a NodeView<'m>,
+    pub(super) operands: Vec<Option<Value>>,
+}
+
+impl Call<'_, '_> {
+    pub(super) fn operand(&self, index: usize) -> Option<&Value> {
+        self.operands.get(index).and_then(Option::as_ref)
+    }
+
+    /// An operand computed from the input, whether or not behind the client's softmax.
+    pub(super) fn traced(&self, index: usize, what: &'static str) -> Outcome<Traced> {
+        match self.operand(index) {
+            Some(Value::Traced(t)) => Ok(t.clone()),
+            Some(_) => Err(fault(
+                Problem::Constant { index, what },
+                "swap the operands, or let the exporter fold constants (do_constant_folding)",
+            )),
+            None => Err(missing(index, what)),
+        }
+    }
+
+    /// An operand computed from the input and shared between the parties.
+    pub(super) fn tensor(&self, index: usize, what: &'static str) -> Outcome<Traced> {
+        let t = self.traced(index, what)?;
+        match t.client {
+            None => Ok(t),
+            Some((softmax, _)) => Err(fault(
+                Problem::BehindSoftmax(softmax),
+                "remove the softmax, or let the network end there (`--output NAME`)",
+            )),
+        }
+    }
+
+    /// A constant operand that may be left out.
+    pub(super) fn optional(&self, index: usize, what: &'static str) -> Outcome<Option<Rc<Literal>>> {
+        match self.operand(index) {
+            None => Ok(None),
+            Some(Value::Literal(l)) => Ok(Some(l.clone())),
+            Some(_) => Err(fault(
+                Problem::NotConstant { index, what },
+                "store it in the file (an initializer or a Constant node)",
+            )),
+        }
+    }
+
+    /// A constant operand.
+    pub(super) fn literal(&self, index: usize, what: &'static str) -> Outcome<Rc<Literal>> {
+        self.optional(index, what)?.ok_or_else(|| missing(index, what))
+    }
+
+    /// A list of integers given as an attribute or, in newer operator sets, as an operand.
+    pub(super) fn integers(&self, attribute: &str, index: usize, what: &'static str) -> Outcome<Option<Vec<i64>>> {
+        if let Some(list) = self.view.ints(attribute)? {
+            return Ok(Some(list.to_vec()));
+        }
+        self.optional(index, what)?.map(|l| l.integers().map(<[i64]>::to_vec)).transpose()
+    }
+
+    pub(super) fn emit(&mut self, op: Op, operand: &Traced) -> Outcome<Traced> {
+        self.im.emit(self.view, "", op, &[operand.id])
+    }
+
+    pub(super) fn emit_as(&mut self, suffix: &str, op: Op, operand: &Traced) -> Outcome<Traced> {
+        self.im.emit(self.view, suffix, op, &[operand.id])
+    }
+
+    pub(super) fn emit_pair(&mut self, op: Op, a: NodeId, b: NodeId) -> Outcome<Traced> {
+        self.im.emit(self.view, "", op, &[a, b])
+    }
+
+    /// Emits, under the node's own name, a reshape to `shape`.
+    pub(super) fn emit_reshape(&mut self, operand: &Traced, shape: Vec<usize>) -> Outcome<Traced> {
+        self.emit(Op::Reshape { shape }, operand)
+    }
+}
+
+fn missing(index: usize, what: &'static str) -> super::error::Stop {
+    fault(Problem::MissingOperand { index, what }, super::error::REEXPORT)
+}
+
+/// Whether the operator's result has its first operand's shape.
+pub(super) fn keeps_shape(operator: &str) -> bool {
+    let own = ["BatchNormalization", "Relu", "Identity", "Dropout", "Cast", "Softmax"];
+    own.contains(&operator) || matches!(advice(operator), Some((_, true)))
+}
+
+/// What to do instead of an unsupported operator, and whether it keeps its operand's shape.
+fn advice(operator: &str) -> Option<(&'static str, bool)> {
+    Some(match operator {
+        "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Gelu" | "Mish" | "Sigmoid" | "HardSigmoid" | "HardSwish"
+        | "Tanh" | "Softplus" | "Softsign" | "Swish" | "Erf" | "ThresholdedRelu" => {
+            ("retrain the network with Relu in its place", true)
+        }
+        "Clip" => ("retrain the network with Relu in its place", true),
+        "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Pow" | "Abs" | "Neg" | "Floor" | "Ceil" | "Round" | "Sign" => {
+            ("remove it, or fold it into the weights if it works on constants", true)
+        }
+        "LRN"
+        | "InstanceNormalization"
+        | "LayerNormalization"
+        | "GroupNormalization"
+        | "LpNormalization"
+        | "MeanVarianceNormalization" => ("retrain the network with BatchNormalization in its place", true),
+        "LogSoftmax" => ("let the network end in Softmax, or in the logits before it (`--output NAME`)", true),
+        "Concat" => ("joining tensors is not supported; only constants can be joined", false),
+        "Resize" | "Upsample" => ("use a network without upsampling", false),
+        "ConvTranspose" => ("use a network without transposed convolutions", false),
+        "ArgMax" | "TopK" => {
+            ("let the network end in its logits (`--output NAME`) and pick the class from them", false)
+        }
+        "If" | "Loop" | "Scan" => {
+            ("export the model for inference with fixed shapes (onnxsim removes such nodes)", false)
+        }
+        "QuantizeLinear"
+        | "DequantizeLinear"
+        | "QLinearConv"
+        | "QLinearMatMul"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "DynamicQuantizeLinear" => ("export the float network; this compiler quantizes it itself", false),
+        "LSTM" | "GRU" | "RNN" | "Attention" | "MultiHeadAttention" | "Einsum" => {
+            ("only convolutional networks are supported", false)
+        }
+        _ => return None,
+    })
+}
+
+const SUPPORTED: [&str; 36] = [
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Conv",
+    "Div",
+    "Dropout",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Identity",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Shape",
+    "Slice",
+    "Softmax",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Transpose",
+    "Unsqueeze",
+    "Size",
+    "ReduceProd",
+    "Range",
+    "Floor",
+    "Neg",
+];
+
+/// Imports one node; the value of its first output.
+pub(super) fn import<'m>(im: &mut Importer<'m>, view: &NodeView<'m>) -> Outcome<Value> {
+    let operator = view.operator();
+    if !matches!(view.proto.domain.as_str(), "" | "ai.onnx") {
+        let domain = view.proto.domain.clone();
+        return Err(fault(Problem::Domain(domain), "export the model with standard ONNX operators only"));
+    }
+    if !SUPPORTED.contains(&operator) {
+        return Err(unsupported(operator));
+    }
+    let operands = im.operands(view)?;
+    let mut call = Call { im, view, operands };
+    if call.operands.iter().flatten().all(|v| matches!(v, Value::Literal(_))) {
+        if let Some(literal) = constants::evaluate(&mut call)? {
+            return Ok(Value::Literal(Rc::new(literal)));
+        }
+    }
+    let traced = match operator {
+        "Conv" => linear::conv(&mut call)?,
+        "BatchNormalization" => linear::batch_norm(&mut call)?,
+        "Gemm" => linear::gemm(&mut call)?,
+        "MatMul" => linear::matmul(&mut call)?,
+        "Relu" => relu(&mut call)?,
+        "Add" | "Sub" | "Mul" | "Div" => arithmetic::binary(&mut call)?,
+        "Sum" => arithmetic::sum(&mut call)?,
+        "MaxPool" => pool::max_pool(&mut call)?,
+        "AveragePool" => pool::average_pool(&mut call)?,
+        "GlobalAveragePool" | "GlobalMaxPool" => pool::global(&mut call)?,
+        "ReduceMean" => pool::reduce_mean(&mut call)?,
+        "Pad" => reshape::pad(&mut call)?,
+        "Transpose" => reshape::transpose(&mut call)?,
+        "Flatten" => reshape::flatten(&mut call)?,
+        "Reshape" => reshape::reshape(&mut call)?,
+        "Squeeze" => reshape::squeeze(&mut call)?,
+        "Unsqueeze" => reshape::unsqueeze(&mut call)?,
+        "Identity" | "Dropout" | "Cast" => reshape::identity(&mut call)?,
+        "Softmax" => reshape::softmax(&mut call)?,
+        "Concat" if call.operands.len() == 1 => reshape::identity(&mut call)?,
+        "Shape" => return Ok(Value::Literal(Rc::new(constants::shape_of(&call)?))),
+        "Size" => return Ok(Value::Literal(Rc::new(constants::size_of(&call)?))),
+        _ => return Err(unsupported(operator)),
+    };
+    Ok(Value::Traced(traced))
+}
+
+fn unsupported(operator: &str) -> super::error::Stop {
+    let constants_only =
+        "it is supported on constants only; remove it from the path between input and output, or simplify the model";
+    let general = if SUPPORTED.contains(&operator) {
+        constants_only
+    } else {
+        "remove it or replace it by convolutions, Relu, additions and pools"
+    };
+    fault(Problem::Operator(operator.into()), advice(operator).map_or(general, |(a, _)| a))
+}
+
+/// An ordinary ReLU: every channel of axis 1 has the block 1x1, which a plan may enlarge.
+fn relu(call: &mut Call) -> Outcome<Traced> {
+    call.view.only(&[])?;
+    let x = call.tensor(0, "X")?;
+    let Some((channels, _)) = map_of(&x.shape) else {
+        return Err(mismatch(format!(
+            "a Relu on shape {:?} is not supported: it must be [1, c] or [1, c, h, w]",
+            x.shape
+        )));
+    };
+    call.emit(Op::BlockRelu { blocks: vec![Block::RELU; channels], plannable: true }, &x)
+}

@@ -1,0 +1,365 @@
+//! From real numbers to fixed point.
+//!
+//! Values have `f` fraction bits, weights `g`. A linear layer yields `f + g` fraction bits in its
+//! operand's modulus `2^m`; truncation by `g` leaves `f` bits and modulus `2^(m - g)`; a Block-ReLU
+//! lifts to the ring `2^L` again. So a layer needs `m >= g + need`, where `need` is the number of
+//! bits with `|z| < 2^(need - 2)` units. Where an operand's modulus has fallen below that, a refresh
+//! lifts it; where only its client share is local, a re-mask is enough.
+//!
+//! An average over `n` positions is a sum and a division. Where every way on leads to a linear
+//! layer (or the output), the division by `n / 2^p`, `p = ceil(log2 n)`, is left to the gain, which
+//! the next weights take in exactly, and only `p` bits are truncated. Elsewhere the sum is
+//! multiplied by the integer nearest to `2^(p + q) / n` and truncated by `p + q` bits; `q` of up to
+//! 12 bits bound the relative error of the divisor by `2^-(q + 1)`.
+//!
+//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits.
+
+use std::collections::BTreeMap;
+
+use bcc_ir::graph::{
+    ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Stage, Violations, block_sum_factor,
+    interval, verify,
+};
+use thiserror::Error;
+
+use super::PassOptions;
+
+/// Why a graph cannot be quantized.
+#[derive(Debug, Error)]
+pub enum QuantizeError {
+    /// A ring width that the runtime does not have.
+    #[error("--ring {0}: the ring width is a multiple of 8 from 16 to 64 bits")]
+    Ring(u8),
+    /// Fraction bits out of bounds.
+    #[error("{frac} fraction bits for values and {weight_frac} for weights: both must be from 1 to 24")]
+    Fraction {
+        /// Bits of values.
+        frac: u8,
+        /// Bits of weights.
+        weight_frac: u8,
+    },
+    /// A value does not fit.
+    #[error(
+        "node \"{node}\" needs {needed} bits and has {available} in a ring of {ring}: {what}. Use a wider ring, fewer \
+         fraction bits (--frac, --weight-frac), smaller blocks, or calibration images that show its true range"
+    )]
+    Narrow {
+        /// Node.
+        node: String,
+        /// Bits needed.
+        needed: u32,
+        /// Bits there are.
+        available: u8,
+        /// Ring width.
+        ring: u8,
+        /// What has to fit.
+        what: &'static str,
+    },
+    /// Summands on different scales.
+    #[error("node \"{0}\" adds values of different scales; an average pool before a sum must divide evenly")]
+    Scales(String),
+    /// The integers do not keep the bounds of the real numbers.
+    #[error("in a ring of {ring} bits the quantized network does not verify:\n{violations}")]
+    Verify {
+        /// Ring width.
+        ring: u8,
+        /// What does not hold.
+        violations: Violations,
+    },
+    /// A pass before left something unfit.
+    #[error("node \"{0}\" has no range or an operator that quantization does not know")]
+    Unfit(String),
+}
+
+const DIVISION_BITS: u8 = 12;
+
+/// Quantizes a graph with ranges.
+pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError> {
+    let (frac, weight_frac) = (options.frac, options.weight_frac);
+    if !(1..=24).contains(&frac) || !(1..=24).contains(&weight_frac) {
+        return Err(QuantizeError::Fraction { frac, weight_frac });
+    }
+    let rings: Vec<u8> = match options.ring {
+        Some(r) if r % 8 == 0 && (16..=64).contains(&r) => vec![r],
+        Some(r) => return Err(QuantizeError::Ring(r)),
+        None => (16..=64).step_by(8).collect(),
+    };
+    let real = graph.take_const_data();
+    let mut last = None;
+    for ring in rings {
+        let attempt = Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() };
+        let result = attempt.run().and_then(|mut g| {
+            weights(&mut g, &real);
+            rebound(&mut g);
+            verify(&g, Stage::Quantized).map_err(|violations| QuantizeError::Verify { ring, violations })?;
+            Ok(g)
+        });
+        match result {
+            Ok(g) => {
+                *graph = g;
+                return Ok(());
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or(QuantizeError::Unfit(graph.name.clone())))
+}
+
+struct Attempt {
+    graph: Graph,
+    ring: u8,
+    frac: u8,
+    weight_frac: u8,
+    /// Dealt versions of values, made for linear layers.
+    dealt: BTreeMap<NodeId, NodeId>,
+}
+
+/// Smallest `k` with `units < 2^(k - 1 - spare)`; a few units are added for rounding.
+fn bits(units: f64, spare: u32) -> u32 {
+    (1..=128).find(|k| units + 4.0 < (f64::from(*k) - 1.0 - f64::from(spare)).exp2()).unwrap_or(128)
+}
+
+impl Attempt {
+    fn run(mut self) -> Result<Graph, QuantizeError> {
+        self.graph.ring = Some(self.ring);
+        for id in self.graph.topo() {
+            self.node(id)?;
+        }
+        Ok(self.graph)
+    }
+
+    fn unfit(&self, id: NodeId) -> QuantizeError {
+        QuantizeError::Unfit(self.graph.node(id).name.clone())
+    }
+
+    fn fixed(&self, id: NodeId) -> Result<Fixed, QuantizeError> {
+        self.graph.node(id).fixed.ok_or_else(|| self.unfit(id))
+    }
+
+    fn range(&self, id: NodeId) -> Result<Range, QuantizeError> {
+        self.graph.node(id).range.ok_or_else(|| self.unfit(id))
+    }
+
+    /// Checks that a value takes no more bits than it has.
+    fn fit(&self, id: NodeId, needed: u32, available: u8, what: &'static str) -> Result<(), QuantizeError> {
+        if needed <= u32::from(available) {
+            return Ok(());
+        }
+        let node = self.graph.node(id).name.clone();
+        Err(QuantizeError::Narrow { node, needed, available, ring: self.ring, what })
+    }
+
+    fn set(&mut self, id: NodeId, fixed: Fixed) -> Result<(), QuantizeError> {
+        let units = self.range(id)?.bound / fixed.unit();
+        self.fit(id, bits(units, 0), fixed.modulus, "its values must stay below half the modulus")?;
+        self.graph.node_mut(id).fixed = Some(fixed);
+        Ok(())
+    }
+
+    /// Puts a node of a quantization step behind `id` and lets the users of `id` read it.
+    fn follow(&mut self, id: NodeId, op: Op, fixed: Fixed) -> Result<NodeId, QuantizeError> {
+        let new = self.beside(id, op, fixed)?;
+        self.graph.replace_uses(id, new);
+        Ok(new)
+    }
+
+    fn beside(&mut self, id: NodeId, op: Op, fixed: Fixed) -> Result<NodeId, QuantizeError> {
+        let Node { name, origin, .. } = self.graph.node(id).clone();
+        let range = Range { evidence: Evidence::Derived, block_sum: None, ..self.range(id)? };
+        let name = format!("{name}/{}", op.name());
+        let new = self.graph.add(&name, origin, op, &[id]).map_err(|_| self.unfit(id))?;
+        self.graph.node_mut(new).range = Some(range);
+        self.set(new, fixed)?;
+        Ok(new)
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<(), QuantizeError> {
+        let operands = self.graph.operands(id);
+        let x = operands.first().map(|o| self.fixed(*o)).transpose()?;
+        match (self.graph.node(id).op.clone(), x) {
+            (Op::Input, None) => {
+                let fixed = Fixed { frac: self.frac, modulus: self.ring, gain: 1.0, client: ClientShare::Dealt };
+                self.set(id, fixed)
+            }
+            (Op::Conv { .. } | Op::Dense { .. }, Some(_)) => self.linear(id, operands[0]),
+            (Op::BlockRelu { .. }, Some(x)) => self.block_relu(id, operands[0], x),
+            (Op::AvgPool { .. }, Some(x)) => self.average(id, x),
+            (Op::Add | Op::Sub, Some(x)) => {
+                let y = self.fixed(operands[1])?;
+                if (x.unit() / y.unit() - 1.0).abs() > 1e-9 {
+                    return Err(QuantizeError::Scales(self.graph.node(id).name.clone()));
+                }
+                let dealt = x.client == ClientShare::Dealt && y.client == ClientShare::Dealt;
+                let client = if dealt { ClientShare::Dealt } else { ClientShare::Local };
+                self.set(id, Fixed { modulus: x.modulus.min(y.modulus), client, ..x })
+            }
+            (Op::Pad { .. } | Op::Gather { .. } | Op::Reshape { .. } | Op::Transpose { .. }, Some(x)) => {
+                self.set(id, x)
+            }
+            _ => Err(self.unfit(id)),
+        }
+    }
+
+    fn linear(&mut self, id: NodeId, operand: NodeId) -> Result<(), QuantizeError> {
+        let unit = (-f64::from(self.frac)).exp2();
+        let need = bits(self.range(id)?.bound / unit, 1) + u32::from(self.weight_frac);
+        self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
+        let operand = self.dealt_operand(operand, need)?;
+        self.graph.set_operand(id, 0, operand);
+        let fixed = Fixed {
+            frac: self.frac + self.weight_frac,
+            modulus: self.fixed(operand)?.modulus,
+            gain: 1.0,
+            client: ClientShare::Local,
+        };
+        self.set(id, fixed)?;
+        self.truncated(id, self.weight_frac)?;
+        Ok(())
+    }
+
+    fn truncated(&mut self, id: NodeId, bits: u8) -> Result<NodeId, QuantizeError> {
+        let fixed = self.fixed(id)?;
+        self.fit(id, u32::from(bits) + 2, fixed.modulus, "truncation must leave a sign and a value")?;
+        let fixed = Fixed { frac: fixed.frac - bits, modulus: fixed.modulus - bits, ..fixed };
+        self.follow(id, Op::Truncate { bits }, fixed)
+    }
+
+    /// The operand itself, re-masked or refreshed, with a dealt client share and at least `need`
+    /// bits.
+    fn dealt_operand(&mut self, operand: NodeId, need: u32) -> Result<NodeId, QuantizeError> {
+        let x = self.fixed(operand)?;
+        let wide = u32::from(x.modulus) >= need;
+        if wide && x.client == ClientShare::Dealt {
+            return Ok(operand);
+        }
+        if let Some(&made) = self.dealt.get(&operand)
+            && u32::from(self.fixed(made)?.modulus) >= need
+        {
+            return Ok(made);
+        }
+        let made = if wide {
+            self.beside(operand, Op::Remask, Fixed { client: ClientShare::Dealt, ..x })?
+        } else {
+            let units = self.range(operand)?.bound / x.unit();
+            self.fit(operand, bits(units, 1), x.modulus, "a refresh needs its values below a quarter of the modulus")?;
+            let fixed = Fixed { client: ClientShare::Dealt, modulus: self.ring, ..x };
+            self.beside(operand, Op::Refresh, fixed)?
+        };
+        self.dealt.insert(operand, made);
+        Ok(made)
+    }
+
+    fn block_relu(&mut self, id: NodeId, operand: NodeId, x: Fixed) -> Result<(), QuantizeError> {
+        let sum = self.range(id)?.block_sum.map_or(0.0, |(s, _)| s);
+        let pixel = bits(self.range(operand)?.bound / x.unit(), 1);
+        let sum = bits(sum / x.unit(), 0);
+        self.fit(operand, pixel, x.modulus, "a sign decision needs its values below a quarter of the modulus")?;
+        self.fit(operand, sum, x.modulus, "its block sums must stay below half the modulus")?;
+        // Whole bytes travel, so the modulus falls to whole bytes or not at all.
+        let k = pixel.max(sum).next_multiple_of(8);
+        if k < u32::from(x.modulus) {
+            let made = self.beside(operand, Op::Reduce { modulus: k as u8 }, Fixed { modulus: k as u8, ..x })?;
+            self.graph.set_operand(id, 0, made);
+        }
+        self.set(id, Fixed { modulus: self.ring, client: ClientShare::Dealt, ..x })
+    }
+
+    fn average(&mut self, id: NodeId, x: Fixed) -> Result<(), QuantizeError> {
+        let pool = self.graph.pool_shape(id).ok_or_else(|| self.unfit(id))?;
+        let window = pool.window;
+        let [h, w] = window.output(pool.input[0], pool.input[1]).ok_or_else(|| self.unfit(id))?;
+        let even = pool.uniform_divisor().filter(|n| n.is_power_of_two() || self.gain_goes_on(id));
+        if let Some(divisor) = even {
+            self.graph.node_mut(id).op = Op::SumPool { window, divisor };
+            self.set(id, Fixed { gain: x.gain / divisor as f64, ..x })?;
+            let p = divisor.next_power_of_two().ilog2() as u8;
+            if p > 0 {
+                self.truncated(id, p.min(x.frac))?;
+            }
+            return Ok(());
+        }
+        let divisors: Vec<usize> =
+            (0..h).flat_map(|y| (0..w).map(move |x| (y, x))).map(|(y, x)| pool.divisor(y, x)).collect();
+        let most = divisors.iter().copied().max().unwrap_or(1);
+        let p = most.next_power_of_two().ilog2() as u8;
+        self.graph.node_mut(id).op = Op::SumPool { window, divisor: 1 };
+        let range = self.range(id)?;
+        // As a sum the value is larger; the division brings it back.
+        self.graph.node_mut(id).range = Some(Range { bound: range.bound * most as f64, ..range });
+        self.set(id, x)?;
+        let need = bits(range.bound / x.unit(), 1) + u32::from(p);
+        let q = u32::from(x.modulus).saturating_sub(need).min(u32::from(DIVISION_BITS)) as u8;
+        self.fit(id, need + 6, x.modulus, "an average with uneven divisors needs six bits for the division")?;
+        let fixed = Fixed { frac: x.frac + p + q, ..x };
+        let divided = self.follow(id, Op::Divide { shift: p + q, divisors }, x)?;
+        self.graph.node_mut(divided).range = Some(Range { evidence: Evidence::Derived, ..range });
+        self.set(divided, fixed)?;
+        self.truncated(divided, p + q)?;
+        Ok(())
+    }
+
+    /// Whether every way on from a value leads to a linear layer or the output before it is added
+    /// to another one.
+    fn gain_goes_on(&self, id: NodeId) -> bool {
+        self.graph.users(id).into_iter().all(|u| match self.graph.node(u).op {
+            Op::Conv { .. } | Op::Dense { .. } => true,
+            Op::Add | Op::Sub => false,
+            _ => self.gain_goes_on(u),
+        })
+    }
+}
+
+/// Rounds weights and biases to integers, for every layer on the scale of its operand and result.
+fn weights(graph: &mut Graph, real: &[ConstData]) {
+    for id in graph.topo() {
+        let (Op::Conv { weight, bias, .. } | Op::Dense { weight, bias }) = graph.node(id).op.clone() else { continue };
+        let operand = graph.node(graph.operand(id)).fixed.map_or(1.0, |f| f.unit());
+        let unit = graph.node(id).fixed.map_or(1.0, |f| f.unit());
+        let mut rounded = |c: bcc_ir::graph::ConstId, factor: f64| {
+            let old = graph.constant(c);
+            let (name, shape) = (old.name.clone(), old.shape.clone());
+            let values = match real.get(c.0 as usize) {
+                Some(ConstData::Float(v)) => v.iter().map(|x| (f64::from(*x) * factor).round() as i64).collect(),
+                Some(ConstData::Int(v)) => v.clone(),
+                None => Vec::new(),
+            };
+            graph.add_const(name, shape, ConstData::Int(values))
+        };
+        let new_weight = rounded(weight, operand / unit);
+        let new_bias = bias.map(|b| rounded(b, 1.0 / unit));
+        match &mut graph.node_mut(id).op {
+            Op::Conv { weight, bias, .. } | Op::Dense { weight, bias } => {
+                *weight = new_weight;
+                *bias = new_bias;
+            }
+            _ => {}
+        }
+    }
+    graph.remove_dead();
+}
+
+/// Sets every bound that is not observed to what interval arithmetic over the integers gives.
+fn rebound(graph: &mut Graph) {
+    let mut bounds: BTreeMap<NodeId, interval::Bounds> = BTreeMap::new();
+    for id in graph.topo() {
+        let operands = graph.operands(id);
+        let inputs: Vec<&interval::Bounds> = operands.iter().map(|o| &bounds[o]).collect();
+        let b = interval::step(graph, id, &inputs);
+        let factor = block_sum_factor(graph, id);
+        let follows = |proven: bool| if proven { Evidence::Proven } else { Evidence::Derived };
+        if let Some(mut range) = graph.node(id).range {
+            if !matches!(range.evidence, Evidence::Observed { .. }) && !matches!(graph.node(id).op, Op::Input) {
+                range.bound = interval::bound(&b.derived);
+                range.evidence = follows(b.proven);
+            }
+            if let (Some(factor), Some((_, evidence))) = (factor, range.block_sum)
+                && !matches!(evidence, Evidence::Observed { .. })
+            {
+                range.block_sum =
+                    Some((interval::bound(&inputs[0].channels) * factor as f64, follows(inputs[0].proven)));
+            }
+            graph.node_mut(id).range = Some(range);
+        }
+        bounds.insert(id, b);
+    }
+}

@@ -1,0 +1,187 @@
+//! Plan files: which block every channel of every ReLU gets, as readable RON.
+//!
+//! ```ron
+//! Plan(
+//!     network: "resnet20",
+//!     layers: {
+//!         "relu1": ["4x4"],                              // all channels
+//!         "relu2": ["12*2x2", "2*identity", "2*zero"],   // 16 channels, in order
+//!     },
+//! )
+//! ```
+//!
+//! Layers go by the name of their ONNX node. An entry is `[COUNT*]BLOCK`, a block `HxW` (rows by
+//! columns), `identity`, `zero` or `keep` (the ordinary ReLU, `1x1`). A single entry without a count
+//! stands for all channels. A layer that is not named keeps its ReLUs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bcc_ir::Block;
+use bcc_ir::graph::{Graph, Op};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Block choices by layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Name of the network it was made for; not checked.
+    #[serde(default)]
+    pub network: String,
+    /// Entries by ONNX node name.
+    pub layers: BTreeMap<String, Vec<String>>,
+}
+
+/// Why a plan cannot be used.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// The file cannot be read.
+    #[error("cannot read the plan {path}: {source}")]
+    Io {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        source: std::io::Error,
+    },
+    /// Not RON of a plan's structure.
+    #[error("{path} is no plan: {reason}")]
+    Syntax {
+        /// File.
+        path: PathBuf,
+        /// Where and why.
+        reason: String,
+    },
+    /// A layer that the network does not have.
+    #[error("the plan names \"{layer}\", which is no ReLU of this network; its ReLUs are: {known}")]
+    UnknownLayer {
+        /// The name.
+        layer: String,
+        /// Names of the network's ReLUs.
+        known: String,
+    },
+    /// Entries that do not fit a layer.
+    #[error("plan, layer \"{layer}\": {reason}")]
+    Entry {
+        /// Layer.
+        layer: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A block that cannot be read.
+    #[error("\"{text}\" is no block: write HxW (such as 4x4), identity, zero or keep")]
+    Block {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// Reads `HxW`, `identity`, `zero` or `keep`.
+pub fn parse_block(text: &str) -> Result<Block, PlanError> {
+    let bad = || PlanError::Block { text: text.into() };
+    match text.trim() {
+        "identity" => Ok(Block::Identity),
+        "zero" => Ok(Block::Zero),
+        "keep" => Ok(Block::RELU),
+        other => {
+            let (h, w) = other.split_once(['x', 'X']).ok_or_else(bad)?;
+            let side = |s: &str| s.trim().parse::<usize>().ok().filter(|n| (1..=1 << 20).contains(n));
+            match (side(h), side(w)) {
+                (Some(h), Some(w)) => Ok(Block::Patch { h, w }),
+                _ => Err(bad()),
+            }
+        }
+    }
+}
+
+impl Plan {
+    /// Reads a plan file.
+    pub fn load(path: &Path) -> Result<Plan, PlanError> {
+        let text = std::fs::read_to_string(path).map_err(|source| PlanError::Io { path: path.into(), source })?;
+        ron::from_str(&text).map_err(|e| PlanError::Syntax { path: path.into(), reason: e.to_string() })
+    }
+
+    /// The same block for every channel of every ReLU of a network.
+    pub fn uniform(graph: &Graph, block: Block) -> Plan {
+        let layers = relus(graph).into_iter().map(|name| (name, vec![block.to_string()])).collect();
+        Plan { network: graph.name.clone(), layers }
+    }
+
+    /// The choices that a graph holds.
+    pub fn of(graph: &Graph) -> Plan {
+        let mut layers = BTreeMap::new();
+        for id in graph.topo() {
+            let node = graph.node(id);
+            if let Op::BlockRelu { blocks, plannable: true } = &node.op {
+                let entry = |run: &[Block]| match run {
+                    [b] => b.to_string(),
+                    all if all.len() == blocks.len() => all[0].to_string(),
+                    many => format!("{}*{}", many.len(), many[0]),
+                };
+                layers.insert(node.name.clone(), blocks.chunk_by(|a, b| a == b).map(entry).collect());
+            }
+        }
+        Plan { network: graph.name.clone(), layers }
+    }
+
+    /// The plan as RON text.
+    pub fn to_ron(&self) -> Result<String, ron::Error> {
+        let config = ron::ser::PrettyConfig::new().struct_names(true).depth_limit(2);
+        Ok(ron::ser::to_string_pretty(self, config)? + "\n")
+    }
+
+    /// Puts the plan's blocks into a graph. Nothing is changed if any part does not fit.
+    pub fn apply(&self, graph: &mut Graph) -> Result<(), PlanError> {
+        let mut chosen = Vec::new();
+        for (layer, entries) in &self.layers {
+            let found =
+                graph.find(layer).filter(|i| matches!(graph.node(*i).op, Op::BlockRelu { plannable: true, .. }));
+            let Some(id) = found else {
+                let known = relus(graph).join(", ");
+                return Err(PlanError::UnknownLayer { layer: layer.clone(), known });
+            };
+            let channels = graph.node(id).map().map_or(0, |(c, _)| c);
+            chosen.push((id, expand(layer, entries, channels)?));
+        }
+        for (id, new) in chosen {
+            if let Op::BlockRelu { blocks, .. } = &mut graph.node_mut(id).op {
+                *blocks = new;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn relus(graph: &Graph) -> Vec<String> {
+    let plannable = |i: &bcc_ir::graph::NodeId| matches!(graph.node(*i).op, Op::BlockRelu { plannable: true, .. });
+    graph.topo().into_iter().filter(plannable).map(|i| graph.node(i).name.clone()).collect()
+}
+
+fn expand(layer: &str, entries: &[String], channels: usize) -> Result<Vec<Block>, PlanError> {
+    let bad = |reason: String| PlanError::Entry { layer: layer.into(), reason };
+    if let [only] = entries
+        && !only.contains('*')
+    {
+        let block = parse_block(only).map_err(|e| bad(e.to_string()))?;
+        return Ok(vec![block; channels]);
+    }
+    let mut blocks = Vec::with_capacity(channels);
+    for entry in entries {
+        let (count, block) = match entry.split_once('*') {
+            Some((n, block)) => {
+                let n = n.trim().parse::<usize>().map_err(|_| bad(format!("\"{n}\" in \"{entry}\" is no count")))?;
+                (n, block)
+            }
+            None => (1, entry.as_str()),
+        };
+        let block = parse_block(block).map_err(|e| bad(e.to_string()))?;
+        if count > channels - blocks.len() {
+            return Err(bad(format!("the entries give more than its {channels} channels")));
+        }
+        blocks.extend(std::iter::repeat_n(block, count));
+    }
+    if blocks.len() != channels {
+        return Err(bad(format!("the entries give {} of its {channels} channels", blocks.len())));
+    }
+    Ok(blocks)
+}
