@@ -179,7 +179,11 @@ fn unmasked(program: &Program, to: Role, parts: &[Part]) -> Vec<Fault> {
             }
         }
     }
-    let faults = parts.iter().enumerate().filter(|(i, _)| left[*i]).map(|(_, p)| {
+    // What is left besides a part without any mask may be left only because of that one; otherwise
+    // the latest is the likeliest cause.
+    let bare = parts.iter().zip(&left).any(|(p, l)| *l && p.masks.is_empty());
+    let culprits = parts.iter().zip(&left).rev().filter(|(p, l)| **l && (!bare || p.masks.is_empty()));
+    let faults = culprits.map(|(p, _)| {
         let m = &program.messages[p.message as usize];
         Fault::new(format!("message \"{}\" from the {}", m.name, m.from), {
             if p.masks.is_empty() {

@@ -1,0 +1,140 @@
+//! Program and weights files: round trips, determinism, damage.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::path::Path;
+
+use bcc_compiler::passes::BlockChoice;
+use bcc_ir::graph::Graph;
+use bcc_ir::program::file::{FileError, Weights, decode_program, encode_program, encode_weights};
+use bcc_tests::nets::{TINY, built, compiled, mixed_plan, options, random_images};
+use bcc_tests::random::Numbers;
+
+fn compile(name: &str) -> bcc_compiler::compile::Compiled {
+    let graph = built(name);
+    let images = random_images(&graph, 4, 7);
+    let plan = mixed_plan(&graph);
+    compiled(graph, &options(BlockChoice::Plan(plan), images))
+}
+
+#[test]
+fn programs_round_trip_and_are_deterministic() {
+    for name in TINY {
+        let (first, again) = (compile(name), compile(name));
+        let (bytes, digest) = encode_program(&first.lowered.program).unwrap();
+        assert_eq!(bytes, encode_program(&again.lowered.program).unwrap().0, "{name}");
+        let loaded = decode_program(Path::new("p"), &bytes).unwrap();
+        assert_eq!(loaded.program, first.lowered.program);
+        assert_eq!(loaded.digest, digest);
+        let weights = |c: &bcc_compiler::compile::Compiled| {
+            encode_weights(&c.lowered.program, digest, &c.lowered.weights).unwrap()
+        };
+        assert_eq!(weights(&first), weights(&again), "{name}");
+    }
+}
+
+#[test]
+fn weights_read_back_in_every_modulus() {
+    let c = compile("tiny_plain");
+    let (_, digest) = encode_program(&c.lowered.program).unwrap();
+    let bytes = encode_weights(&c.lowered.program, digest, &c.lowered.weights).unwrap();
+    let weights = Weights::decode(Path::new("w"), bytes, &c.lowered.program, digest).unwrap();
+    for bits in [8u8, 20, 32, 40, 64] {
+        for (i, values) in c.lowered.weights.iter().enumerate() {
+            let mask = u64::MAX >> (64 - bits);
+            let want: Vec<u64> = values.iter().map(|v| *v as u64 & mask).collect();
+            assert_eq!(weights.ring(i, bits), want);
+        }
+    }
+}
+
+/// The program that client and dealer hold does not depend on the values of the weights.
+#[test]
+fn the_public_file_holds_no_weights() {
+    let graph = built("tiny_plain");
+    let mut other = graph.clone();
+    // Other signs, same magnitudes: the same proven bounds of the first layer, other weights.
+    for (i, data) in other.clone().take_const_data().into_iter().enumerate() {
+        let id = bcc_ir::graph::ConstId(i as u32);
+        let shape = other.constant(id).shape.clone();
+        if let bcc_ir::graph::ConstData::Float(v) = data
+            && shape.len() == 4
+        {
+            let flipped = v.iter().rev().copied().collect();
+            other.set_const(id, shape, bcc_ir::graph::ConstData::Float(flipped));
+        }
+    }
+    let compile = |g: Graph| {
+        let mut o = options(BlockChoice::Keep, Vec::new());
+        o.passes.input_bound = Some(1.5);
+        o.passes.ring = Some(64);
+        compiled(g, &o)
+    };
+    let (a, b) = (compile(graph), compile(other));
+    assert_ne!(a.lowered.weights, b.lowered.weights);
+    let strip = |c: &bcc_compiler::compile::Compiled| {
+        let mut p = c.lowered.program.clone();
+        // The output's bound is a public figure of the architecture's scales.
+        p.output.bound = 1.0;
+        encode_program(&p).unwrap().0
+    };
+    let (x, y) = (strip(&a), strip(&b));
+    assert_eq!(x.len(), y.len());
+}
+
+#[test]
+fn damaged_files_are_refused() {
+    let c = compile("tiny_plain");
+    let (program, digest) = encode_program(&c.lowered.program).unwrap();
+    let weights = encode_weights(&c.lowered.program, digest, &c.lowered.weights).unwrap();
+    let read_program = |b: &[u8]| decode_program(Path::new("program.bcc"), b).map(|_| ());
+    let read_weights =
+        |b: &[u8]| Weights::decode(Path::new("weights.bcc"), b.to_vec(), &c.lowered.program, digest).map(|_| ());
+    let mut numbers = Numbers::new(3);
+    let readers: [(&[u8], &dyn Fn(&[u8]) -> Result<(), FileError>); 2] =
+        [(&program, &read_program), (&weights, &read_weights)];
+    for (bytes, read) in readers {
+        read(bytes).unwrap();
+        for cut in (0..bytes.len()).step_by(97).chain([0, 1, 63, 64, bytes.len() - 1]) {
+            assert!(read(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for _ in 0..400 {
+            let mut flipped = bytes.to_vec();
+            let at = numbers.below(flipped.len());
+            flipped[at] ^= 1 << numbers.below(8);
+            assert!(read(&flipped).is_err(), "bit flipped in byte {at}");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(read(&longer).is_err());
+    }
+    let error = Weights::decode(Path::new("weights.bcc"), weights, &c.lowered.program, [7; 32]);
+    assert!(matches!(error, Err(FileError::OtherProgram { .. })));
+}
+
+/// Damage with a digest that fits (a hostile file) ends in an error as well, or in a program that
+/// the verifier accepts; never in a panic.
+#[test]
+fn hostile_programs_do_not_panic() {
+    let c = compile("tiny_plain");
+    let (bytes, _) = encode_program(&c.lowered.program).unwrap();
+    let mut numbers = Numbers::new(11);
+    let mut refused = 0;
+    for _ in 0..3000 {
+        let mut body = bytes[64..].to_vec();
+        for _ in 0..numbers.between(1, 3) {
+            let at = numbers.below(body.len());
+            body[at] = numbers.next_u64() as u8;
+        }
+        let mut file = bytes[..24].to_vec();
+        let digest = {
+            let mut h = blake3::Hasher::new();
+            h.update(&file).update(&body);
+            *h.finalize().as_bytes()
+        };
+        file.extend_from_slice(&digest);
+        file.extend_from_slice(&[0; 8]);
+        file.extend_from_slice(&body);
+        refused += usize::from(decode_program(Path::new("program.bcc"), &file).is_err());
+    }
+    assert!(refused > 1500, "{refused}");
+}
