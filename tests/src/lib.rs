@@ -1,4 +1,7 @@
-//! What the whole-system tests share: small networks, images, compilation.
+//! What the whole-system tests share: small networks, random graphs, images, and a world that runs
+//! all parties in one process.
 
+pub mod graphs;
 pub mod nets;
 pub mod random;
+pub mod world;

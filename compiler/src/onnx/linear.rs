@@ -28,10 +28,10 @@ pub(super) fn conv(call: &mut Call) -> Outcome<Traced> {
     if weight.data.len() == 0 {
         return Err(mismatch(format!("the weights have shape {:?}, without any element", weight.shape)));
     }
-    if let Some(kernel) = view.extents::<2>("kernel_shape", 1)? {
-        if kernel != [kh, kw] {
-            return Err(mismatch(format!("kernel_shape {kernel:?} contradicts weights {:?}", weight.shape)));
-        }
+    if let Some(kernel) = view.extents::<2>("kernel_shape", 1)?
+        && kernel != [kh, kw]
+    {
+        return Err(mismatch(format!("kernel_shape {kernel:?} contradicts weights {:?}", weight.shape)));
     }
     let groups = view.int("group")?.unwrap_or(1);
     let groups = usize::try_from(groups).ok().filter(|g| *g > 0 && out.is_multiple_of(*g)).ok_or_else(|| {
@@ -78,8 +78,8 @@ pub(super) fn batch_norm(call: &mut Call) -> Outcome<Traced> {
     }
     let mut scale = Vec::with_capacity(channels);
     let mut shift = Vec::with_capacity(channels);
-    for c in 0..channels {
-        let [gamma, beta, mean, var] = [0, 1, 2, 3].map(|i| f64::from(parts[i][c]));
+    for (((gamma, beta), mean), var) in parts[0].iter().zip(&parts[1]).zip(&parts[2]).zip(&parts[3]) {
+        let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(|v| f64::from(*v));
         let factor = gamma / (var + epsilon).sqrt();
         scale.push(factor as f32);
         shift.push((beta - mean * factor) as f32);

@@ -192,10 +192,10 @@ pub(super) fn import<'m>(im: &mut Importer<'m>, view: &NodeView<'m>) -> Outcome<
     }
     let operands = im.operands(view)?;
     let mut call = Call { im, view, operands };
-    if call.operands.iter().flatten().all(|v| matches!(v, Value::Literal(_))) {
-        if let Some(literal) = constants::evaluate(&mut call)? {
-            return Ok(Value::Literal(Rc::new(literal)));
-        }
+    if call.operands.iter().flatten().all(|v| matches!(v, Value::Literal(_)))
+        && let Some(literal) = constants::evaluate(&mut call)?
+    {
+        return Ok(Value::Literal(Rc::new(literal)));
     }
     let traced = match operator {
         "Conv" => linear::conv(&mut call)?,

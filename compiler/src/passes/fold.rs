@@ -239,13 +239,13 @@ fn affine(graph: &mut Graph, id: NodeId, scale: ConstId, shift: ConstId) -> Resu
         return Ok(remove(graph, id));
     }
     let operand = graph.operand(id);
-    if is_only_user(graph, operand, id) {
-        if let Some(mut layer) = Layer::read(graph, operand)? {
-            layer.then(&a, &b);
-            layer.write(graph, operand, id)?;
-            graph.bypass(id, operand);
-            return Ok(true);
-        }
+    if is_only_user(graph, operand, id)
+        && let Some(mut layer) = Layer::read(graph, operand)?
+    {
+        layer.then(&a, &b);
+        layer.write(graph, operand, id)?;
+        graph.bypass(id, operand);
+        return Ok(true);
     }
     if let Op::Affine { scale, shift } = graph.node(operand).op {
         let (first, offset) = (reals(graph, operand, scale)?, reals(graph, operand, shift)?);

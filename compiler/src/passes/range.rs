@@ -3,8 +3,8 @@
 //! Interval arithmetic from the input's bound and the weights gives a proven bound for every
 //! channel ([`bcc_ir::graph::interval`]). It grows with depth, so calibration images tighten it:
 //! at results of linear layers, sums and differences the bound becomes the largest magnitude seen
-//! times a margin, where that is less. Such a bound is marked observed; what follows from it by
-//! intervals is marked derived.
+//! times a margin, but at least [`LEAST_OBSERVED`], where that is less. Such a bound is marked
+//! observed; what follows from it by intervals is marked derived.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +15,11 @@ use thiserror::Error;
 
 use super::PassOptions;
 use crate::float::Executor;
+
+/// No observed bound is smaller: values that calibration left at zero may live on other images, and
+/// small ones also carry the error of fixed point. It costs nothing, as larger values decide the
+/// moduli.
+pub const LEAST_OBSERVED: f64 = 1.0;
 
 /// Why no bounds can be given.
 #[derive(Debug, Error)]
@@ -73,7 +78,7 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
     let seen = observe(graph, &options.calibration)?;
     let mut bounds: BTreeMap<NodeId, interval::Bounds> = BTreeMap::new();
     for id in graph.topo() {
-        let observed = seen.value.get(&id).map(|v| v * options.margin);
+        let observed = seen.value.get(&id).map(|v| (v * options.margin).max(LEAST_OBSERVED));
         let node = graph.node(id);
         if matches!(node.op, Op::Input) {
             let bound = options.input_bound.or(observed).ok_or(RangeError::NoInputRange)?;
@@ -99,7 +104,7 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
         let block_sum = block_sum_factor(graph, id).map(|factor| {
             let pixel = inputs.first().map_or(0.0, |b| interval::bound(&b.channels));
             let follows = pixel * factor as f64;
-            match seen.sum.get(&id).map(|s| s * options.margin) {
+            match seen.sum.get(&id).map(|s| (s * options.margin).max(LEAST_OBSERVED * factor as f64)) {
                 Some(s) if s < follows && factor > 1 => (s, Evidence::Observed { margin: options.margin }),
                 _ => (follows, if inputs[0].proven { Evidence::Proven } else { Evidence::Derived }),
             }

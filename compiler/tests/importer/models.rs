@@ -75,3 +75,28 @@ fn every_node_is_visited_once_in_order() {
     });
     assert_eq!(seen, graph.topo());
 }
+
+/// The trained thin ResNet-50 in channels-last layout, as its authors ship it.
+#[test]
+#[ignore = "needs models/fetched/open_nsfw.onnx"]
+fn open_nsfw() {
+    let path = trained("../fetched/open_nsfw.onnx");
+    let mut graph = import(&path, &ImportOptions::default()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(relus(&graph), 4_942_336);
+    assert_eq!(graph.epilogue.len(), 1);
+    let input: Vec<f32> = Rng(5).floats(224 * 224 * 3).iter().map(|v| v * 120.0).collect();
+    let oracle = Oracle::load(&path, &[1, 224, 224, 3]).unwrap();
+    assert_close(&evaluate(&graph, &input), &oracle.run(&input).unwrap(), 1e-4, "probabilities");
+    check_passes(&graph, &input, "open_nsfw");
+    fold::run(&mut graph).unwrap();
+    canonicalize::run(&mut graph).unwrap();
+    let executor = Executor::new(&graph);
+    let start = std::time::Instant::now();
+    let logits = executor.run(&input);
+    println!("{} nodes, logits {logits:?}, {:?}", graph.len(), start.elapsed());
+    let mut names: Vec<_> = graph.topo().iter().map(|&i| graph.node(i).op.name()).collect();
+    names.sort_unstable();
+    for group in names.chunk_by(|a, b| a == b) {
+        println!("{} {}", group[0], group.len());
+    }
+}

@@ -51,7 +51,7 @@ fn attributes() {
     says(&pool(vec![ints("dilations", &[9, 9])]), &["does not fit a 6x6 map"]);
     says(&of_node("MaxPool", vec![]), &["`kernel_shape` is missing"]);
     says(&of_node("Pad", vec![ints("pads", &[0, 0, -1, 0, 0, 0, 0, 0])]), &["padding of -1"]);
-    says(&of_node("Pad", vec![ints("pads", &[0, 1, 0, 0, 0, 0, 0, 0])]), &["other than height and width"]);
+    says(&of_node("Pad", vec![ints("pads", &[1, 0, 0, 0, 0, 0, 0, 0])]), &["other than height and width"]);
     says(&of_node("Pad", vec![ints("pads", &[0; 8]), string("mode", "reflect")]), &["`mode` is `reflect`"]);
     says(&of_node("Softmax", vec![int("axis", 7)]), &["`axis` is 7"]);
     says(&of_node("Transpose", vec![ints("perm", &[0, 0, 1, 2])]), &["no permutation"]);
