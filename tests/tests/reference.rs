@@ -8,12 +8,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::iter;
 use std::rc::Rc;
 
 use bcc_compiler::passes::lower::{LowerOptions, lower};
 use bcc_ir::geometry::{Block, ConvShape, Window};
-use bcc_ir::graph::{ClientShare, ConstData, Evidence, Fixed, Graph, NodeId, Op, Range};
+use bcc_ir::graph::{ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, Range};
 use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role, Stream, Type, carry_groups, carry_terms, verify};
 use bcc_runtime::buffer::{Buffer, mask};
 use bcc_runtime::exec::compute;
@@ -129,11 +128,6 @@ impl Run {
         let left: Vec<&String> = labels.filter(|l| !self.used.borrow().contains(*l)).collect();
         assert!(left.is_empty(), "not compared: {left:?}");
     }
-
-    /// Bits by phase and link as the reference counts them.
-    fn assert_traffic(&self, counted: &BTreeMap<String, u64>) {
-        assert_eq!(counted, &self.traffic_bits);
-    }
 }
 
 fn vectors() -> Vectors {
@@ -217,13 +211,12 @@ fn groups_of_several(inputs: usize) -> impl Iterator<Item = usize> {
 
 /// Inputs of every level, the nibbles (level 1) first.
 fn levels(nibbles: usize) -> Vec<usize> {
-    iter::successors(Some(nibbles), |n| (*n > 1).then(|| n.div_ceil(4))).take_while(|n| *n > 1).fold(
-        vec![nibbles],
-        |mut all, n| {
-            all.push(n);
-            all
-        },
-    )
+    let (mut all, mut n) = (vec![nibbles], nibbles);
+    while n > 1 {
+        all.push(n);
+        n = n.div_ceil(4);
+    }
+    all
 }
 
 /// The reference's names of a level's dealt products, in the order of the planes.
@@ -403,10 +396,9 @@ fn compare() {
             let sum = |labels: fn(usize, usize) -> Vec<String>| -> u64 {
                 all.iter().enumerate().map(|(i, inputs)| (labels(i + 1, *inputs).len() * n) as u64).sum()
             };
-            let counted = [("offline D>S", product_labels as fn(usize, usize) -> _)]
-                .into_iter()
-                .chain(["online C>S", "online S>C"].map(|link| (link, opened_labels as _)));
-            case.run.assert_traffic(&counted.map(|(link, labels)| (link.into(), sum(labels))).collect());
+            let (products, bits) = (sum(product_labels), sum(opened_labels));
+            let counted = [("offline D>S", products), ("online C>S", bits), ("online S>C", bits)];
+            assert_eq!(case.run.traffic_bits, counted.map(|(link, bits)| (link.to_string(), bits)).into());
             case.run.assert_exhausted();
         }
     });
@@ -449,6 +441,8 @@ fn opened(x: &Exec, case: &BlockRelu) -> Opened {
     assert_words(&moved, run.get("C>S c - a_c"), "c - a_C");
     assert_words(&part, run.get("S>C s - a_s"), "s - a_S");
     let d = x.add(&moved, &part);
+    let z = Buffer::ring(k, case.z.iter().map(|v| *v as u64).collect());
+    assert_same(&x.add(&d, &x.add(&a_c, &a_s)), &z, "z");
     let eps = x.run(Inst::AddConst { value: 1 << (k - 2) }, &[&d], d.ty());
     assert_words(&eps, run.get("eps"), "eps");
     let te = x.bit(&eps, k - 1);
@@ -479,10 +473,10 @@ fn wrap_and_top(x: &Exec, [c, s]: [&Buffer; 2], a: &Buffer, high: u8) -> [Buffer
 
 /// `Select` by both parties, on shares `a`, `r`, `ra` and, where `k < L`, `w`, `ta`, `rta`.
 fn select(x: &Exec, map: &BlockMap, public: [&Buffer; 2], shares: [Vec<Buffer>; 2], ty: Type) -> [Buffer; 2] {
-    let mut first = true;
-    shares.map(|own| {
+    let [client, server] = shares;
+    [(true, client), (false, server)].map(|(adds_public, own)| {
         let operands: Vec<&Buffer> = public.into_iter().chain(&own).collect();
-        x.run(Inst::Select { map: map.clone(), public: std::mem::take(&mut first) }, &operands, ty)
+        x.run(Inst::Select { map: map.clone(), public: adds_public }, &operands, ty)
     })
 }
 
@@ -732,7 +726,7 @@ impl Net {
         node.range = Some(Range { bound: 1.0, evidence: Evidence::Proven, block_sum });
     }
 
-    fn weights(&mut self, shape: Vec<usize>, values: Vec<i64>) -> bcc_ir::graph::ConstId {
+    fn weights(&mut self, shape: Vec<usize>, values: Vec<i64>) -> ConstId {
         self.0.add_const("w", shape, ConstData::Int(values))
     }
 
@@ -788,7 +782,7 @@ fn lowered_linear() {
         let [client, server] = trace.shares("conv");
         assert_words(client, &case.out_c, "the client's share");
         assert_words(server, &case.out_s, "the server's share");
-        run.assert_traffic(&trace.traffic("conv"));
+        assert_eq!(trace.traffic("conv"), run.traffic_bits);
     }
 }
 
@@ -854,6 +848,6 @@ fn lowered_block_relu() {
         assert_eq!(client.ty(), ring_type(l, n));
         assert_words(client, run.get("out c"), "the client's share");
         assert_words(server, run.get("out s"), "the server's share");
-        run.assert_traffic(&trace.traffic("relu"));
+        assert_eq!(trace.traffic("relu"), run.traffic_bits);
     }
 }

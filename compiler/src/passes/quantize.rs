@@ -12,7 +12,8 @@
 //! multiplied by the integer nearest to `2^(p + q) / n` and truncated by `p + q` bits; `q` of up to
 //! 12 bits bound the relative error of the divisor by `2^-(q + 1)`.
 //!
-//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits.
+//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. What room is left goes
+//! to the weights: their fraction bits grow as long as no more bytes travel.
 
 use std::collections::BTreeMap;
 
@@ -72,6 +73,7 @@ pub enum QuantizeError {
 }
 
 const DIVISION_BITS: u8 = 12;
+const MOST_WEIGHT_BITS: u8 = 24;
 
 /// Quantizes a graph with ranges.
 pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError> {
@@ -87,12 +89,18 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError
     let real = graph.take_const_data();
     let mut last = None;
     for ring in rings {
-        let attempt = Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() };
-        let result = attempt.run().and_then(|mut g| {
-            weights(&mut g, &real);
-            rebound(&mut g);
-            verify(&g, Stage::Quantized).map_err(|violations| QuantizeError::Verify { ring, violations })?;
-            Ok(g)
+        let attempt =
+            |weight_frac| Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() }.run();
+        let result = attempt(weight_frac).and_then(|first| {
+            let (mut g, mut bits) = (first, weight_frac);
+            let cost = gate_bytes(&g);
+            while bits < MOST_WEIGHT_BITS
+                && let Ok(better) = attempt(bits + 1)
+                && gate_bytes(&better) <= cost
+            {
+                (g, bits) = (better, bits + 1);
+            }
+            finish(g, &real).or_else(|_| finish(attempt(weight_frac)?, &real))
         });
         match result {
             Ok(g) => {
@@ -103,6 +111,28 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError
         }
     }
     Err(last.unwrap_or(QuantizeError::Unfit(graph.name.clone())))
+}
+
+/// Puts in the integers and proves the result.
+fn finish(mut graph: Graph, real: &[ConstData]) -> Result<Graph, QuantizeError> {
+    weights(&mut graph, real);
+    rebound(&mut graph);
+    let ring = graph.ring.unwrap_or_default();
+    verify(&graph, Stage::Quantized).map_err(|violations| QuantizeError::Verify { ring, violations })?;
+    Ok(graph)
+}
+
+/// Bytes of a gate's pixels on the wire that depend on moduli: two values in the operand's modulus,
+/// three in the lift's, and how often the chain of moduli has to be lifted besides.
+fn gate_bytes(graph: &Graph) -> u64 {
+    let ring = graph.ring.unwrap_or_default();
+    let bytes = |bits: u8| u64::from(bits.div_ceil(8));
+    let pixels = |id: NodeId| {
+        let k = graph.node(graph.operand(id)).fixed.map_or(ring, |f| f.modulus);
+        graph.node(id).len() as u64 * (2 * bytes(k) + 3 * bytes(ring - k))
+    };
+    let gates = |id: &NodeId| matches!(graph.node(*id).op, Op::BlockRelu { .. } | Op::Refresh);
+    graph.topo().into_iter().filter(gates).map(pixels).sum()
 }
 
 struct Attempt {

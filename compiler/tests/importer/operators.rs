@@ -232,102 +232,62 @@ type Build = fn(&mut Model);
 fn shapes() {
     let mut rng = Rng(16);
     let cases: Vec<(&str, i64, Build)> = vec![
-        ("flatten", 13, (|m| drop(m.node("Flatten", "y", &["x"], vec![])))),
-        ("flatten at 0", 13, (|m| drop(m.node("Flatten", "y", &["x"], vec![int("axis", 0)])))),
-        ("flatten from the end", 13, (|m| drop(m.node("Flatten", "y", &["x"], vec![int("axis", -3)])))),
-        (
-            "reshape",
-            13,
-            (|m| {
-                m.longs("s", &[0, -1]);
-                m.node("Reshape", "y", &["x", "s"], vec![]);
-            }),
-        ),
-        (
-            "reshape to a map",
-            13,
-            (|m| {
-                m.longs("s", &[1, -1, 0, 2]);
-                m.node("Reshape", "y", &["x", "s"], vec![]);
-            }),
-        ),
-        ("transpose", 13, (|m| drop(m.node("Transpose", "y", &["x"], vec![ints("perm", &[0, 2, 3, 1])])))),
-        (
-            "transpose twice",
-            13,
-            (|m| {
-                m.node("Transpose", "t", &["x"], vec![ints("perm", &[0, 2, 3, 1])]);
-                m.node("Transpose", "y", &["t"], vec![ints("perm", &[0, 3, 2, 1])]);
-            }),
-        ),
-        (
-            "pad, attribute",
-            9,
-            (|m| {
-                m.node("Pad", "y", &["x"], vec![ints("pads", &[0, 0, 1, 2, 0, 0, 0, 1]), string("mode", "constant")]);
-            }),
-        ),
-        (
-            "pad, operand",
-            13,
-            (|m| {
-                m.longs("p", &[0, 0, 1, 0, 0, 0, 2, 1]);
-                m.node("Pad", "y", &["x", "p"], vec![]);
-            }),
-        ),
-        (
-            "pad, channels last",
-            13,
-            (|m| {
-                m.longs("p", &[0, 1, 1, 0, 0, 2, 0, 0]);
-                m.node("Pad", "y", &["x", "p"], vec![]);
-            }),
-        ),
-        (
-            "identity and dropout",
-            10,
-            (|m| {
-                m.node("Identity", "i", &["x"], vec![]);
-                m.node("Dropout", "y", &["i"], vec![float("ratio", 0.3)]);
-            }),
-        ),
-        (
-            "squeeze and unsqueeze",
-            11,
-            (|m| {
-                m.node("Unsqueeze", "u", &["x"], vec![ints("axes", &[1])]);
-                m.node("Squeeze", "s", &["u"], vec![ints("axes", &[1])]);
-                m.node("Flatten", "y", &["s"], vec![]);
-            }),
-        ),
-        (
-            "view(x.size(0), -1)",
-            11,
-            (|m| {
-                m.node("Shape", "s", &["x"], vec![]);
-                m.node("Constant", "zero", &[], vec![tensor("value", longs("", &[], &[0]))]);
-                m.node("Gather", "n", &["s", "zero"], vec![int("axis", 0)]);
-                m.node("Unsqueeze", "n1", &["n"], vec![ints("axes", &[0])]);
-                m.node("Constant", "rest", &[], vec![tensor("value", longs("", &[1], &[-1]))]);
-                m.node("Concat", "to", &["n1", "rest"], vec![int("axis", 0)]);
-                m.node("Reshape", "y", &["x", "to"], vec![]);
-            }),
-        ),
-        (
-            "view by slices",
-            11,
-            (|m| {
-                m.longs("a", &[0]);
-                m.longs("b", &[2]);
-                m.longs("tail", &[-1]);
-                m.node("Shape", "s", &["x"], vec![]);
-                m.node("Slice", "head", &["s", "a", "b"], vec![]);
-                m.node("Concat", "to", &["head", "tail"], vec![int("axis", 0)]);
-                m.node("Reshape", "r", &["x", "to"], vec![]);
-                m.longs("full", &[1, 3, 4, 4]);
-                m.node("Reshape", "y", &["r", "full"], vec![]);
-            }),
-        ),
+        ("flatten", 13, |m| drop(m.node("Flatten", "y", &["x"], vec![]))),
+        ("flatten at 0", 13, |m| drop(m.node("Flatten", "y", &["x"], vec![int("axis", 0)]))),
+        ("flatten from the end", 13, |m| drop(m.node("Flatten", "y", &["x"], vec![int("axis", -3)]))),
+        ("reshape", 13, |m| {
+            m.longs("s", &[0, -1]);
+            m.node("Reshape", "y", &["x", "s"], vec![]);
+        }),
+        ("reshape to a map", 13, |m| {
+            m.longs("s", &[1, -1, 0, 2]);
+            m.node("Reshape", "y", &["x", "s"], vec![]);
+        }),
+        ("transpose", 13, |m| drop(m.node("Transpose", "y", &["x"], vec![ints("perm", &[0, 2, 3, 1])]))),
+        ("transpose twice", 13, |m| {
+            m.node("Transpose", "t", &["x"], vec![ints("perm", &[0, 2, 3, 1])]);
+            m.node("Transpose", "y", &["t"], vec![ints("perm", &[0, 3, 2, 1])]);
+        }),
+        ("pad, attribute", 9, |m| {
+            m.node("Pad", "y", &["x"], vec![ints("pads", &[0, 0, 1, 2, 0, 0, 0, 1]), string("mode", "constant")]);
+        }),
+        ("pad, operand", 13, |m| {
+            m.longs("p", &[0, 0, 1, 0, 0, 0, 2, 1]);
+            m.node("Pad", "y", &["x", "p"], vec![]);
+        }),
+        ("pad, channels last", 13, |m| {
+            m.longs("p", &[0, 1, 1, 0, 0, 2, 0, 0]);
+            m.node("Pad", "y", &["x", "p"], vec![]);
+        }),
+        ("identity and dropout", 10, |m| {
+            m.node("Identity", "i", &["x"], vec![]);
+            m.node("Dropout", "y", &["i"], vec![float("ratio", 0.3)]);
+        }),
+        ("squeeze and unsqueeze", 11, |m| {
+            m.node("Unsqueeze", "u", &["x"], vec![ints("axes", &[1])]);
+            m.node("Squeeze", "s", &["u"], vec![ints("axes", &[1])]);
+            m.node("Flatten", "y", &["s"], vec![]);
+        }),
+        ("view(x.size(0), -1)", 11, |m| {
+            m.node("Shape", "s", &["x"], vec![]);
+            m.node("Constant", "zero", &[], vec![tensor("value", longs("", &[], &[0]))]);
+            m.node("Gather", "n", &["s", "zero"], vec![int("axis", 0)]);
+            m.node("Unsqueeze", "n1", &["n"], vec![ints("axes", &[0])]);
+            m.node("Constant", "rest", &[], vec![tensor("value", longs("", &[1], &[-1]))]);
+            m.node("Concat", "to", &["n1", "rest"], vec![int("axis", 0)]);
+            m.node("Reshape", "y", &["x", "to"], vec![]);
+        }),
+        ("view by slices", 11, |m| {
+            m.longs("a", &[0]);
+            m.longs("b", &[2]);
+            m.longs("tail", &[-1]);
+            m.node("Shape", "s", &["x"], vec![]);
+            m.node("Slice", "head", &["s", "a", "b"], vec![]);
+            m.node("Concat", "to", &["head", "tail"], vec![int("axis", 0)]);
+            m.node("Reshape", "r", &["x", "to"], vec![]);
+            m.longs("full", &[1, 3, 4, 4]);
+            m.node("Reshape", "y", &["r", "full"], vec![]);
+        }),
     ];
     for (what, opset, build) in cases {
         let mut m = Model::new(opset, &[1, 3, 4, 4]);

@@ -3,7 +3,7 @@
 use bcc_compiler::float::{Executor, apply_epilogue};
 use bcc_compiler::onnx::{ImportErrors, ImportOptions, Oracle, import_bytes};
 use bcc_compiler::passes::{canonicalize, fold};
-use bcc_ir::graph::Graph;
+use bcc_ir::graph::{Graph, Stage, verify};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value as Dim};
@@ -183,12 +183,15 @@ pub fn evaluate(graph: &Graph, input: &[f32]) -> Vec<f32> {
 
 /// fold and canonicalize preserve what a graph computes.
 pub fn check_passes(graph: &Graph, input: &[f32], what: &str) {
+    let sound = |graph: &Graph, stage| verify(graph, stage).unwrap_or_else(|e| panic!("{what}, {stage:?}: {e}"));
+    sound(graph, Stage::Imported);
     let want = evaluate(graph, input);
     let mut graph = graph.clone();
     fold::run(&mut graph).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_close(&evaluate(&graph, input), &want, 1e-4, &format!("{what}, folded"));
     canonicalize::run(&mut graph).unwrap_or_else(|e| panic!("{what}: {e}"));
     assert_close(&evaluate(&graph, input), &want, 1e-4, &format!("{what}, canonical"));
+    sound(&graph, Stage::Canonical);
     for id in graph.topo() {
         let node = graph.node(id);
         assert!(!node.origin.is_empty(), "{what}: `{}` stands for no ONNX node", node.name);

@@ -168,7 +168,7 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             let n = map_of(shape).map_or(1, |(c, _)| c);
             if n == x.len() {
                 x.to_vec()
-            } else if n > x.len() && !x.is_empty() && n % x.len() == 0 && node.len() == n {
+            } else if n > x.len() && !x.is_empty() && n.is_multiple_of(x.len()) && node.len() == n {
                 x.iter().flat_map(|c| std::iter::repeat_n(*c, n / x.len())).collect()
             } else {
                 vec![hull(x); n]

@@ -1,0 +1,121 @@
+//! Frames: 16 bytes of header (index u32, round u32, payload length u64, little-endian) and the
+//! payload.
+
+use std::fmt;
+
+/// Longest reason of an abort.
+pub const ABORT_LIMIT: usize = 1024;
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Number of the message in the program, or a [`Control`].
+    pub index: u32,
+    /// Round that the message belongs to, from 1.
+    pub depth: u32,
+    /// Bytes behind the header.
+    pub len: u64,
+}
+
+impl Header {
+    /// Bytes of a header.
+    pub const BYTES: usize = bcc_ir::program::Message::HEADER as usize;
+
+    /// Its bytes.
+    pub fn bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&self.index.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.depth.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.len.to_le_bytes());
+        bytes
+    }
+
+    /// The header of given bytes.
+    pub fn parse(bytes: [u8; Self::BYTES]) -> Self {
+        let word = |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        Header { index: word(0), depth: word(4), len: u64::from(word(8)) | u64::from(word(12)) << 32 }
+    }
+}
+
+/// Frames outside the program, which no phase counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Control {
+    /// Handshake, first part.
+    Hello = 0xffff_ff00,
+    /// Handshake, second part: both derived the same keys.
+    Confirm,
+    /// Client to server and back: which stored material to use.
+    Material,
+    /// Client and server: ready for the next phase.
+    Ready,
+    /// Client or server to the dealer: an inference is done.
+    Done,
+    /// End of the session, with the sender's counters.
+    Goodbye,
+    /// The sender stops, with its reason.
+    Abort,
+}
+
+impl Control {
+    const ALL: [Control; 7] = [
+        Control::Hello,
+        Control::Confirm,
+        Control::Material,
+        Control::Ready,
+        Control::Done,
+        Control::Goodbye,
+        Control::Abort,
+    ];
+
+    /// The control frame of that index.
+    pub fn from_index(index: u32) -> Option<Control> {
+        Self::ALL.into_iter().find(|c| *c as u32 == index)
+    }
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Control::Hello => "its greeting",
+            Control::Confirm => "its key confirmation",
+            Control::Material => "the choice of stored material",
+            Control::Ready => "its word that it is ready for the next phase",
+            Control::Done => "the end of an inference",
+            Control::Goodbye => "its goodbye",
+            Control::Abort => "its reason to stop",
+        })
+    }
+}
+
+/// An empty frame with room for the header in front and capacity for `bytes` in all.
+pub fn new_frame(bytes: usize) -> Vec<u8> {
+    // Packing odd widths writes up to 8 bytes past the end.
+    let mut frame = Vec::with_capacity(bytes + 8);
+    frame.resize(Header::BYTES, 0);
+    frame
+}
+
+/// A control frame.
+pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {
+    let mut frame = new_frame(Header::BYTES + payload.len());
+    let header = Header { index: control as u32, depth: 0, len: payload.len() as u64 };
+    frame[..Header::BYTES].copy_from_slice(&header.bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_roundtrip() {
+        let header = Header { index: 7, depth: 9, len: 1 << 40 | 5 };
+        assert_eq!(Header::parse(header.bytes()), header);
+        assert_eq!(header.bytes()[..9], [7, 0, 0, 0, 9, 0, 0, 0, 5]);
+        for c in Control::ALL {
+            assert_eq!(Control::from_index(c as u32), Some(c));
+        }
+    }
+}

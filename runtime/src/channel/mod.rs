@@ -1,0 +1,430 @@
+//! Messages between a party and its two peers: counted, labelled with their round, checked.
+
+pub mod frame;
+mod memory;
+mod tcp;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bcc_ir::program::{Message, Phase, Role};
+use thiserror::Error;
+
+pub use frame::{Control, Header, new_frame};
+pub use memory::{MemoryLink, memory_pair};
+pub use tcp::{TcpLink, accept, connect};
+
+/// What a link reports; [`ChannelError`] adds who and what.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// Nothing came for the given time.
+    #[error("nothing arrived in time")]
+    Timeout,
+    /// The other end is gone.
+    #[error("the connection was closed")]
+    Closed,
+    /// A frame ended early.
+    #[error("a frame broke off after {got} of {want} bytes")]
+    Truncated {
+        /// Bytes that came.
+        got: usize,
+        /// Bytes announced.
+        want: usize,
+    },
+    /// The system failed.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Bytes of a received frame behind its header.
+pub struct Payload {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Payload {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+}
+
+/// One connection to one peer. Frames arrive whole and in order.
+pub trait Link: Send {
+    /// Hands a whole frame over. Never waits for the peer: two parties that send each other large
+    /// frames at the same time do not block each other.
+    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError>;
+
+    /// Waits for the next frame's header.
+    fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError>;
+
+    /// The bytes behind the header that was read last. Called with the announced length after
+    /// the caller has checked it.
+    fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError>;
+
+    /// Waits until everything is written, then tells the peer that no more comes.
+    fn finish(&mut self, timeout: Duration) -> Result<(), LinkError>;
+}
+
+/// Why a message did not come or go.
+#[derive(Debug, Error)]
+pub enum ChannelError {
+    /// Nothing came.
+    #[error("no message from the {peer} for {} s (waiting for {waiting})", seconds(timeout))]
+    Timeout {
+        /// Whom we wait for.
+        peer: Role,
+        /// For how long.
+        timeout: Duration,
+        /// What we wait for.
+        waiting: String,
+    },
+    /// The peer is gone.
+    #[error("the {peer} closed the connection ({waiting})")]
+    Closed {
+        /// Who.
+        peer: Role,
+        /// What we waited for or sent.
+        waiting: String,
+    },
+    /// The peer says that it stopped, and why.
+    #[error("the {peer} stopped: {reason}")]
+    Aborted {
+        /// Who.
+        peer: Role,
+        /// Its reason.
+        reason: String,
+    },
+    /// Another message came than the program says.
+    #[error("the {peer} sent {got} where the {me} waits for {waiting}; both must run the same program")]
+    Unexpected {
+        /// Sender.
+        peer: Role,
+        /// Receiver.
+        me: Role,
+        /// What came.
+        got: String,
+        /// What should have come.
+        waiting: String,
+    },
+    /// A message of another size came.
+    #[error("the {peer} announced {got} bytes for {waiting}, the {me} expects {want}; both must run the same program")]
+    Length {
+        /// Sender.
+        peer: Role,
+        /// Receiver.
+        me: Role,
+        /// Message.
+        waiting: String,
+        /// Announced.
+        got: u64,
+        /// Expected.
+        want: u64,
+    },
+    /// A message broke off.
+    #[error("the {peer}'s frame broke off after {got} of {want} bytes ({waiting})")]
+    Truncated {
+        /// Sender.
+        peer: Role,
+        /// Message.
+        waiting: String,
+        /// Bytes that came.
+        got: usize,
+        /// Bytes announced.
+        want: usize,
+    },
+    /// There is no connection to the peer.
+    #[error("the {me} has no connection to the {peer} ({waiting})")]
+    NoLink {
+        /// This party.
+        me: Role,
+        /// The peer.
+        peer: Role,
+        /// Message.
+        waiting: String,
+    },
+    /// The system failed.
+    #[error("connection to the {peer} failed ({waiting}): {source}")]
+    Io {
+        /// The peer.
+        peer: Role,
+        /// Message.
+        waiting: String,
+        /// Reason.
+        source: std::io::Error,
+    },
+    /// A test hook killed this party.
+    #[error("the {0} was killed by a test")]
+    Killed(Role),
+}
+
+/// Unread frames of a peer that has gone, among which its reason is looked for.
+const LAST_WORDS: usize = 1000;
+
+fn seconds(timeout: &Duration) -> f64 {
+    (timeout.as_secs_f64() * 10.0).round() / 10.0
+}
+
+/// A frame as the hooks see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameInfo {
+    /// Sender.
+    pub from: Role,
+    /// Receiver.
+    pub to: Role,
+    /// Phase.
+    pub phase: Phase,
+    /// Inference, from 0 (0 in setup).
+    pub inference: u32,
+    /// Number of the message in the program.
+    pub message: u32,
+    /// How many messages the sender has sent before.
+    pub number: u64,
+}
+
+/// What becomes of a frame that a test has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is sent, with the changes made.
+    Deliver,
+    /// It is lost.
+    Drop,
+    /// The sender dies before sending it.
+    Kill,
+}
+
+/// Sees every sent message with header and payload, before `Tamper`.
+pub type Recorder = Arc<dyn Fn(&FrameInfo, &[u8]) + Send + Sync>;
+/// Changes or stops frames on their way, header included.
+pub type Tamper = Arc<dyn Fn(&FrameInfo, &mut Vec<u8>) -> Fate + Send + Sync>;
+
+/// Hooks for tests. Control frames (handshake, ready, goodbye) do not pass through them.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Sees all messages.
+    pub recorder: Option<Recorder>,
+    /// Changes messages.
+    pub tamper: Option<Tamper>,
+}
+
+/// Traffic of one phase at one party.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseTraffic {
+    /// Bytes of messages sent, headers included.
+    pub bytes: u64,
+    /// Largest round of a message sent or received: the longest chain of messages of which each
+    /// could only be sent when the one before had arrived, per inference.
+    pub rounds: u64,
+}
+
+/// A party's links, counters and round labels.
+pub struct Channels {
+    me: Role,
+    links: [Option<Box<dyn Link>>; 3],
+    timeout: Duration,
+    hooks: Hooks,
+    phase: Phase,
+    inference: u32,
+    depth: u32,
+    sent: u64,
+    traffic: [PhaseTraffic; 3],
+}
+
+impl Channels {
+    /// Links by role of the peer; `timeout` is the longest wait for the start or the next bytes of
+    /// a frame.
+    pub fn new(me: Role, links: [Option<Box<dyn Link>>; 3], timeout: Duration, hooks: Hooks) -> Self {
+        Channels {
+            me,
+            links,
+            timeout,
+            hooks,
+            phase: Phase::Setup,
+            inference: 0,
+            depth: 0,
+            sent: 0,
+            traffic: [PhaseTraffic::default(); 3],
+        }
+    }
+
+    /// Changes the longest wait.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Starts a phase: rounds count from here.
+    pub fn begin(&mut self, phase: Phase, inference: u32) {
+        (self.phase, self.inference, self.depth) = (phase, inference, 0);
+    }
+
+    /// Traffic by phase, over all inferences so far.
+    pub fn traffic(&self) -> [PhaseTraffic; 3] {
+        self.traffic
+    }
+
+    /// The inference at work, from 0.
+    pub fn inference(&self) -> u32 {
+        self.inference
+    }
+
+    /// Peers that there is a link to.
+    pub fn peers(&self) -> Vec<Role> {
+        Role::ALL.into_iter().filter(|r| self.links[r.index()].is_some()).collect()
+    }
+
+    fn describe(&self, message: &Message) -> String {
+        format!("'{}', {}", message.name, message.phase)
+    }
+
+    fn link(&mut self, peer: Role, waiting: &str) -> Result<&mut Box<dyn Link>, ChannelError> {
+        let me = self.me;
+        self.links[peer.index()].as_mut().ok_or(ChannelError::NoLink { me, peer, waiting: waiting.into() })
+    }
+
+    fn fault(&self, peer: Role, waiting: String, error: LinkError) -> ChannelError {
+        match error {
+            LinkError::Timeout => ChannelError::Timeout { peer, timeout: self.timeout, waiting },
+            LinkError::Closed => ChannelError::Closed { peer, waiting },
+            LinkError::Truncated { got, want } => ChannelError::Truncated { peer, waiting, got, want },
+            LinkError::Io(source) => ChannelError::Io { peer, waiting, source },
+        }
+    }
+
+    /// Sends message `index` of the program; `frame` has room for the header in front.
+    pub fn send(&mut self, index: u32, message: &Message, mut frame: Vec<u8>) -> Result<(), ChannelError> {
+        let label = self.depth + 1;
+        let header = Header { index, depth: label, len: (frame.len() - Header::BYTES) as u64 };
+        frame[..Header::BYTES].copy_from_slice(&header.bytes());
+        let phase = self.phase;
+        let info = FrameInfo {
+            from: self.me,
+            to: message.to,
+            phase,
+            inference: self.inference,
+            message: index,
+            number: self.sent,
+        };
+        self.sent += 1;
+        if let Some(recorder) = &self.hooks.recorder {
+            recorder(&info, &frame);
+        }
+        let counter = &mut self.traffic[phase.index()];
+        counter.rounds = counter.rounds.max(u64::from(label));
+        counter.bytes += frame.len() as u64;
+        if let Some(tamper) = &self.hooks.tamper {
+            match tamper(&info, &mut frame) {
+                Fate::Deliver => {}
+                Fate::Drop => return Ok(()),
+                Fate::Kill => return Err(ChannelError::Killed(self.me)),
+            }
+        }
+        let what = format!("sending {}", self.describe(message));
+        self.hand_over(message.to, what, frame)
+    }
+
+    /// Gives a frame to a link. A peer that has gone may have left its reason to read.
+    fn hand_over(&mut self, peer: Role, what: String, frame: Vec<u8>) -> Result<(), ChannelError> {
+        let Err(error) = self.link(peer, &what)?.send(frame) else { return Ok(()) };
+        let reason = self.link(peer, &what)?;
+        for _ in 0..LAST_WORDS {
+            let Ok(bytes) = reason.header(Duration::from_millis(50)) else { break };
+            let header = Header::parse(bytes);
+            if header.len > frame::ABORT_LIMIT as u64 {
+                break;
+            }
+            let Ok(payload) = reason.payload(header.len as usize, Duration::from_millis(50)) else { break };
+            if header.index == Control::Abort as u32 {
+                let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
+                return Err(ChannelError::Aborted { peer, reason });
+            }
+        }
+        Err(self.fault(peer, what, error))
+    }
+
+    /// Waits for message `index` of the program. Its length is compared with the program's before
+    /// any memory is taken for it.
+    pub fn receive(&mut self, index: u32, message: &Message) -> Result<Payload, ChannelError> {
+        let waiting = self.describe(message);
+        let want = message.wire_bytes() - Message::HEADER;
+        let header = self.header(message.from, &waiting)?;
+        if header.index != index {
+            let got = match Control::from_index(header.index) {
+                Some(control) => control.to_string(),
+                None => format!("message {}", header.index),
+            };
+            let waiting = format!("{waiting} (message {index})");
+            return Err(ChannelError::Unexpected { peer: message.from, me: self.me, got, waiting });
+        }
+        if header.len != want {
+            return Err(ChannelError::Length { peer: message.from, me: self.me, waiting, got: header.len, want });
+        }
+        let payload = self.payload(message.from, want as usize, &waiting)?;
+        self.depth = self.depth.max(header.depth);
+        let counter = &mut self.traffic[self.phase.index()];
+        counter.rounds = counter.rounds.max(u64::from(header.depth));
+        Ok(payload)
+    }
+
+    fn header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
+        let timeout = self.timeout;
+        let bytes = self.link(peer, waiting)?.header(timeout);
+        let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
+        if header.index == Control::Abort as u32 {
+            let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
+            let payload = self.payload(peer, len, waiting)?;
+            let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
+            return Err(ChannelError::Aborted { peer, reason });
+        }
+        Ok(header)
+    }
+
+    fn payload(&mut self, peer: Role, len: usize, waiting: &str) -> Result<Payload, ChannelError> {
+        let timeout = self.timeout;
+        let payload = self.link(peer, waiting)?.payload(len, timeout);
+        payload.map_err(|e| self.fault(peer, waiting.into(), e))
+    }
+
+    /// Sends a control frame, which no phase counts.
+    pub fn send_control(&mut self, peer: Role, control: Control, payload: &[u8]) -> Result<(), ChannelError> {
+        self.hand_over(peer, format!("sending {control}"), frame::control(control, payload))
+    }
+
+    /// Waits for a control frame of at most `limit` bytes.
+    pub fn receive_control(&mut self, peer: Role, control: Control, limit: usize) -> Result<Payload, ChannelError> {
+        let waiting = control.to_string();
+        let header = self.header(peer, &waiting)?;
+        if header.index != control as u32 {
+            let got = Control::from_index(header.index).map_or(format!("message {}", header.index), |c| c.to_string());
+            return Err(ChannelError::Unexpected { peer, me: self.me, got, waiting });
+        }
+        if header.len > limit as u64 {
+            let (got, want) = (header.len, limit as u64);
+            return Err(ChannelError::Length { peer, me: self.me, waiting, got, want });
+        }
+        self.payload(peer, header.len as usize, &waiting)
+    }
+
+    /// Tells all peers why this party stops, as far as they still listen, and closes the links.
+    pub fn abort(&mut self, reason: &str) {
+        let end = (0..=frame::ABORT_LIMIT.min(reason.len())).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
+        let frame = frame::control(Control::Abort, &reason.as_bytes()[..end]);
+        for link in self.links.iter_mut().flatten() {
+            // The peer may be the one that is gone.
+            if link.send(frame.clone()).is_ok() {
+                let _ = link.finish(Duration::from_secs(1));
+            }
+        }
+        self.links = [None, None, None];
+    }
+
+    /// Closes all links after both sides have said goodbye.
+    pub fn finish(&mut self) -> Result<(), ChannelError> {
+        for peer in Role::ALL {
+            let timeout = self.timeout;
+            if let Some(mut link) = self.links[peer.index()].take() {
+                link.finish(timeout).map_err(|e| self.fault(peer, "closing".into(), e))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! Links over TCP.
+//!
+//! Every link has a thread that writes: [`Link::send`] only puts a frame into its queue, so a
+//! party always gets to its next receive and two parties that send each other more than the
+//! system's buffers hold do not wait for each other in a circle. The queue is unbounded; what
+//! bounds it is that the dealer waits for earlier inferences to end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Header, Link, LinkError, Payload};
+
+/// A TCP connection to a peer.
+pub struct TcpLink {
+    stream: TcpStream,
+    queue: Option<Sender<Vec<u8>>>,
+    written: Receiver<Result<(), std::io::Error>>,
+}
+
+/// Connects, trying again until `timeout` has passed: the other party may start later.
+pub fn connect(address: &str, timeout: Duration) -> std::io::Result<TcpLink> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let attempt = address.to_socket_addrs().and_then(|addresses| {
+            let mut last = std::io::Error::new(ErrorKind::NotFound, "the name has no address");
+            for a in addresses {
+                let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10));
+                match TcpStream::connect_timeout(&a, left) {
+                    Ok(stream) => return Ok(stream),
+                    Err(e) => last = e,
+                }
+            }
+            Err(last)
+        });
+        match attempt {
+            Ok(stream) => return TcpLink::new(stream, timeout),
+            Err(e) if Instant::now() >= deadline => return Err(e),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Accepts one connection; waits for ever without a `wait`. `timeout` is the new link's limit for
+/// writing to a peer that does not read.
+pub fn accept(listener: &TcpListener, wait: Option<Duration>, timeout: Duration) -> std::io::Result<TcpLink> {
+    let Some(wait) = wait else {
+        listener.set_nonblocking(false)?;
+        return TcpLink::new(listener.accept()?.0, timeout);
+    };
+    let deadline = Instant::now() + wait;
+    listener.set_nonblocking(true)?;
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return TcpLink::new(stream, timeout),
+            Err(e) if e.kind() == ErrorKind::WouldBlock && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                return Err(std::io::Error::new(ErrorKind::TimedOut, "nobody connected in time"));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+impl TcpLink {
+    /// A link over a connected stream. Writing fails when the peer reads nothing for `timeout`.
+    pub fn new(stream: TcpStream, timeout: Duration) -> std::io::Result<TcpLink> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(timeout))?;
+        let mut writer = stream.try_clone()?;
+        let (queue, frames) = channel::<Vec<u8>>();
+        let (done, written) = channel();
+        thread::Builder::new().name("bcr-writer".into()).spawn(move || {
+            let result = frames.iter().try_for_each(|frame| writer.write_all(&frame));
+            let result = result.and_then(|()| writer.shutdown(Shutdown::Write));
+            // Nobody listens any more if the link was dropped.
+            let _ = done.send(result);
+        })?;
+        Ok(TcpLink { stream, queue: Some(queue), written })
+    }
+
+    fn read(&mut self, into: &mut [u8], timeout: Duration) -> Result<(), LinkError> {
+        let want = into.len();
+        let mut got = 0;
+        self.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        while got < want {
+            match self.stream.read(&mut into[got..]) {
+                Ok(0) if got == 0 => return Err(LinkError::Closed),
+                Ok(0) => return Err(LinkError::Truncated { got, want }),
+                Ok(n) => got += n,
+                Err(e) => match e.kind() {
+                    ErrorKind::Interrupted => {}
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(LinkError::Timeout),
+                    ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
+                        return Err(LinkError::Closed);
+                    }
+                    _ => return Err(LinkError::Io(e)),
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Link for TcpLink {
+    fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
+        self.queue.as_ref().ok_or(LinkError::Closed)?.send(frame).map_err(|_| LinkError::Closed)
+    }
+
+    fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError> {
+        let mut header = [0; Header::BYTES];
+        self.read(&mut header, timeout)?;
+        Ok(header)
+    }
+
+    fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError> {
+        let mut bytes = vec![0; len];
+        match self.read(&mut bytes, timeout) {
+            // The header was there, so the frame has broken off.
+            Err(LinkError::Closed) => Err(LinkError::Truncated { got: 0, want: len }),
+            other => other.map(|()| Payload { bytes, start: 0 }),
+        }
+    }
+
+    fn finish(&mut self, timeout: Duration) -> Result<(), LinkError> {
+        self.queue = None;
+        match self.written.recv_timeout(timeout) {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                return Err(LinkError::Closed);
+            }
+            Ok(Err(e)) => return Err(LinkError::Io(e)),
+            Err(RecvTimeoutError::Timeout) => return Err(LinkError::Timeout),
+            Err(RecvTimeoutError::Disconnected) => return Err(LinkError::Closed),
+        }
+        // A socket closed with unread bytes resets the connection, and the peer might lose our
+        // last frame: read until the peer closes too, within reason.
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(1));
+        let mut rest = [0u8; 4096];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.stream.set_read_timeout(Some(left)).is_err() {
+                return Ok(());
+            }
+            match self.stream.read(&mut rest) {
+                Ok(0) | Err(_) => return Ok(()),
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for TcpLink {
+    fn drop(&mut self) {
+        self.queue = None;
+        // Ends a write that a silent peer blocks.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}

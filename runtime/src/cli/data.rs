@@ -1,0 +1,124 @@
+//! Inputs and outputs as files.
+
+use std::fs::File;
+use std::path::Path;
+
+use bcc_ir::program::Port;
+use bcc_runtime::port::Tensor;
+use bcc_runtime::session::Output;
+use bcc_runtime::stats::Stats;
+use miette::{Context, IntoDiagnostic, Result, miette};
+use ndarray::{ArrayD, IxDyn};
+use ndarray_npy::{NpzReader, ReadNpyError, ReadNpyExt, ReadNpzError, WriteNpyExt};
+
+use super::args::Data;
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).into_diagnostic().wrap_err_with(|| format!("cannot open {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<ArrayD<f64>> {
+    let wide = |a: ArrayD<f32>| a.mapv(f64::from);
+    let failed = || format!("cannot read {}: it must hold 32-bit or 64-bit floats", path.display());
+    if path.extension().is_some_and(|e| e == "npz") {
+        let mut file = NpzReader::new(open(path)?).into_diagnostic().wrap_err_with(failed)?;
+        let narrow: Result<ArrayD<f32>, ReadNpzError> = file.by_name("x.npy").or_else(|_| file.by_name("x"));
+        if let Ok(a) = narrow {
+            return Ok(wide(a));
+        }
+        let names = file.names().into_diagnostic()?.join(", ");
+        let a: Result<ArrayD<f64>, ReadNpzError> = file.by_name("x.npy").or_else(|_| file.by_name("x"));
+        return a.into_diagnostic().wrap_err_with(|| format!("{}, in an array \"x\" (it has: {names})", failed()));
+    }
+    match ArrayD::<f32>::read_npy(open(path)?) {
+        Ok(a) => Ok(wide(a)),
+        Err(ReadNpyError::WrongDescriptor(_)) => {
+            ArrayD::<f64>::read_npy(open(path)?).into_diagnostic().wrap_err_with(failed)
+        }
+        Err(e) => Err(e).into_diagnostic().wrap_err_with(failed),
+    }
+}
+
+/// The inputs of a file, each of the port's shape.
+pub fn inputs(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
+    let array = read(&data.input)?;
+    let inner = port.shape.get(1..).unwrap_or(&[]);
+    let (n, rest) = match array.shape() {
+        shape if shape == inner => (1, inner),
+        [n, rest @ ..] => (*n, rest),
+        [] => (1, &[][..]),
+    };
+    if rest != inner || n == 0 {
+        return Err(miette!(
+            help = "stack several inputs along the first axis",
+            "{} has shape {:?}, the network takes {:?}",
+            data.input.display(),
+            array.shape(),
+            port.shape
+        ));
+    }
+    let values: Vec<f64> = array.iter().copied().collect();
+    let size = values.len() / n;
+    let take = data.count.unwrap_or(n);
+    if take == 0 || take > n {
+        return Err(miette!("--count {take} of {n} inputs in {}", data.input.display()));
+    }
+    let shape = port.shape.clone();
+    Ok(values.chunks_exact(size).take(take).map(|x| Tensor { shape: shape.clone(), data: x.to_vec() }).collect())
+}
+
+/// Writes what was asked for.
+pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
+    let one = outputs.first().map_or(&[][..], |o| &o.value.shape);
+    let mut shape = one.to_vec();
+    match shape.first_mut() {
+        Some(batch) if *batch == 1 => *batch = outputs.len(),
+        _ => shape.insert(0, outputs.len()),
+    }
+    if let Some(path) = &data.output {
+        let values: Vec<f32> = outputs.iter().flat_map(|o| &o.value.data).map(|v| *v as f32).collect();
+        let array = ArrayD::from_shape_vec(IxDyn(&shape), values).into_diagnostic()?;
+        let failed = || format!("cannot write {}", path.display());
+        let file = File::create(path).into_diagnostic().wrap_err_with(failed)?;
+        array.write_npy(std::io::BufWriter::new(file)).into_diagnostic().wrap_err_with(failed)?;
+    }
+    if let Some(path) = &data.stats {
+        let text = serde_json::to_string_pretty(stats).into_diagnostic()?;
+        std::fs::write(path, text + "\n")
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot write {}", path.display()))?;
+    }
+    if data.json {
+        let values: Vec<&[f64]> = outputs.iter().map(|o| &o.value.data[..]).collect();
+        println!("{}", serde_json::json!({ "shape": shape, "outputs": values, "stats": stats }));
+        return Ok(());
+    }
+    for (i, o) in outputs.iter().enumerate().take(10) {
+        let best = o.value.data.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        if let Some((index, value)) = best {
+            println!("output {i}: largest value {value:.4} at {index} of {}", o.value.data.len());
+        }
+    }
+    if outputs.len() > 10 {
+        println!("and {} more", outputs.len() - 10);
+    }
+    print_stats(stats);
+    Ok(())
+}
+
+/// Traffic and times for people.
+pub fn print_stats(stats: &Stats) {
+    let phases = [("setup", &stats.phases.setup), ("offline", &stats.phases.offline), ("online", &stats.phases.online)];
+    for (name, p) in phases {
+        let b = p.bytes;
+        println!(
+            "{name:8} {:9.3} s {:5} rounds {:11.3} MB (client {:.3}, server {:.3}, dealer {:.3})",
+            p.seconds,
+            p.rounds,
+            (b.client + b.server + b.dealer) as f64 / 1e6,
+            b.client as f64 / 1e6,
+            b.server as f64 / 1e6,
+            b.dealer as f64 / 1e6
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! The commands.
+
+pub mod args;
+mod data;
+mod party;
+mod run;
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use args::{Cli, Command, Common};
+use bcc_ir::program::file::{Loaded, PROGRAM_FILE, WEIGHTS_FILE, Weights, load_program};
+use bcc_runtime::session::{Options, SessionError};
+use indicatif::{ProgressBar, ProgressStyle};
+use miette::{IntoDiagnostic, Result, miette};
+
+/// Runs a command.
+pub fn main(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(a) => run::run(a),
+        Command::Prepare(a) => match (&a.server, &a.dealer) {
+            (Some(server), Some(dealer)) => party::prepare(&a, server, dealer),
+            _ => run::prepare(&a),
+        },
+        Command::Client(a) => party::client(a),
+        Command::Server(a) => party::server(a),
+        Command::Dealer(a) => party::dealer(a),
+    }
+}
+
+fn program(dir: &Path) -> Result<Loaded> {
+    load_program(&dir.join(PROGRAM_FILE)).into_diagnostic()
+}
+
+fn weights(dir: &Path, loaded: &Loaded) -> Result<Weights> {
+    Weights::load(&dir.join(WEIGHTS_FILE), &loaded.program, loaded.digest).into_diagnostic()
+}
+
+fn seconds(value: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(value)
+        .ok()
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| miette!("{value} is no time to wait; give a positive number of seconds"))
+}
+
+/// Sets the threads up and takes over what the common options say.
+fn options(common: &Common) -> Result<Options> {
+    if let Some(n) = common.threads {
+        rayon::ThreadPoolBuilder::new().num_threads(n).build_global().into_diagnostic()?;
+    }
+    Ok(Options { timeout: seconds(common.timeout)?, state: common.state.clone(), ..Options::default() })
+}
+
+/// A bar of inferences, on a terminal only.
+fn progress(count: usize, options: &mut Options) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} inferences [{elapsed}] {msg}");
+    let bar = ProgressBar::new(count as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let shared = bar.clone();
+    options.progress = Some(Arc::new(move |done| shared.set_position(u64::from(done))));
+    bar
+}
+
+/// The links protect nobody yet: say so.
+fn warn() {
+    eprintln!("bcr: links are neither authenticated nor encrypted; use them only where you trust the network");
+}
+
+fn report(error: SessionError) -> miette::Report {
+    Err::<(), _>(error).into_diagnostic().expect_err("made from an error")
+}

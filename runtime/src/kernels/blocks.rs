@@ -1,0 +1,46 @@
+//! Walks over the pixels of blocks.
+
+use std::ops::Range;
+
+use bcc_ir::program::BlockMap;
+
+/// Calls `f` with a block's number and a range of its pixels, for every row of every block; ranges
+/// come in the order of the pixels.
+pub fn for_runs(map: &BlockMap, mut f: impl FnMut(usize, Range<usize>)) {
+    let [height, width] = map.map;
+    let (mut first_block, mut pixel) = (0, 0);
+    for &[bh, bw] in &map.blocks {
+        let across = width.div_ceil(bw);
+        for y in 0..height {
+            let row = first_block + y / bh * across;
+            for bx in 0..across {
+                let end = pixel + bw.min(width - bx * bw);
+                f(row + bx, pixel..end);
+                pixel = end;
+            }
+        }
+        first_block += across * height.div_ceil(bh);
+    }
+}
+
+/// Bit `i` of a plane, 0 or 1.
+#[inline]
+pub fn bit(plane: &[u64], i: usize) -> u64 {
+    plane[i / 64] >> (i % 64) & 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_number_blocks_row_by_row() {
+        let map = BlockMap { map: [3, 5], blocks: vec![[2, 3], [1, 1], [9, 9]] };
+        let mut ids = vec![usize::MAX; map.pixels()];
+        for_runs(&map, |block, range| ids[range].fill(block));
+        let first = [0, 0, 0, 1, 1, 0, 0, 0, 1, 1, 2, 2, 2, 3, 3];
+        assert_eq!(ids[..15], first);
+        assert!(ids[15..30].iter().copied().eq(4..19));
+        assert!(ids[30..].iter().all(|b| *b == 19) && map.count() == 20);
+    }
+}

@@ -1,0 +1,58 @@
+//! Bit planes.
+
+use crate::buffer::{mask, stride, tail_mask};
+use crate::kernels::blocks::bit;
+
+/// `a xor b`.
+pub fn xor(a: &[u64], b: &[u64], out: &mut [u64]) {
+    for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
+        *y = a ^ b;
+    }
+}
+
+/// `1 xor a xor b`, over planes of `len` bits.
+pub fn xnor(len: usize, a: &[u64], b: &[u64], out: &mut [u64]) {
+    for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
+        *y = !(a ^ b);
+    }
+    if len > 0 {
+        out.chunks_exact_mut(stride(len)).for_each(|plane| plane[stride(len) - 1] &= tail_mask(len));
+    }
+}
+
+/// Plane `p` of the output is plane `picks[p].1` of operand `picks[p].0`.
+pub fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) {
+    let n = stride(len);
+    for (&(operand, plane), y) in picks.iter().zip(out.chunks_exact_mut(n)) {
+        y.copy_from_slice(&operands[usize::from(operand)][plane as usize * n..][..n]);
+    }
+}
+
+/// Plane `pad + p` holds bit `low + p` of every element; `out` is zero before.
+pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
+    let planes = out.chunks_exact_mut(stride(x.len())).skip(usize::from(pad));
+    for (p, plane) in planes.enumerate() {
+        for (word, values) in plane.iter_mut().zip(x.chunks(64)) {
+            for (i, v) in values.iter().enumerate() {
+                *word |= (v >> (usize::from(low) + p) & 1) << i;
+            }
+        }
+    }
+}
+
+/// 0 or 1 for every bit of a plane.
+pub fn to_ring(plane: &[u64], out: &mut [u64]) {
+    for (i, y) in out.iter_mut().enumerate() {
+        *y = bit(plane, i);
+    }
+}
+
+/// Whether `a + b >= 2^k`; `out` is zero before.
+pub fn wrap(k: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
+    for ((word, a), b) in out.iter_mut().zip(a.chunks(64)).zip(b.chunks(64)) {
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            // The sum wrapped exactly if it came out smaller than an operand.
+            *word |= u64::from(a.wrapping_add(*b) & mask(k) < *a) << i;
+        }
+    }
+}

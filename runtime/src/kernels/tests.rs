@@ -1,0 +1,184 @@
+//! Every available kernel set against the plain one.
+
+use bcc_ir::geometry::{ConvShape, Window};
+use bcc_ir::program::{Type, carry_terms};
+
+use super::conv::{COLUMNS, ROWS};
+use super::plain::compare;
+use super::{Kernels, Masked, available, plain};
+use crate::buffer::{mask, stride, tail_mask};
+use crate::prg::{Key, draw};
+
+fn random(stream: u32, bits: u8, len: usize) -> Vec<u64> {
+    draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }).words().to_vec()
+}
+
+fn random_bits(stream: u32, planes: usize, len: usize) -> Vec<u64> {
+    draw(&Key::new([2; 16]), stream, Type::Bits { planes, len }).words().to_vec()
+}
+
+fn others() -> Vec<&'static dyn Kernels> {
+    available().into_iter().skip(1).collect()
+}
+
+fn check_conv(bits: u8, shape: ConvShape) {
+    let x = random(0, bits, shape.input_len().unwrap());
+    let w = random(1, bits, shape.weight_len().unwrap());
+    let mut want = vec![0; shape.output_len().unwrap()];
+    plain().conv(bits, &shape, &x, &w, &mut want);
+    for k in others() {
+        let mut got = vec![0; want.len()];
+        k.conv(bits, &shape, &x, &w, &mut got);
+        assert!(got == want, "{} differs at {shape}, {bits} bits", k.name());
+    }
+}
+
+#[test]
+fn conv_sizes_across_block_edges() {
+    for out_channels in [1, 3, 4, ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5] {
+        for width in [1, 2, COLUMNS - 1, COLUMNS, COLUMNS + 1, 67] {
+            for in_channels in [1, 2, 15, 130] {
+                let shape = ConvShape {
+                    in_channels,
+                    input: [2, width],
+                    out_channels,
+                    groups: 1,
+                    window: Window { pad: [1, 1, 1, 1], kernel: [3, 2], ..Window::new([1, 1]) },
+                };
+                check_conv(64, shape);
+            }
+        }
+    }
+}
+
+#[test]
+fn conv_windows() {
+    for groups in [1, 2, 8] {
+        for kernel in [[1, 1], [3, 3], [1, 7], [7, 7]] {
+            for stride in [[1, 1], [2, 2], [3, 1]] {
+                for dilation in [[1, 1], [2, 3]] {
+                    for pad in [[0, 0, 0, 0], [1, 0, 2, 3], [9, 9, 9, 9]] {
+                        for out_channels in [8, 40] {
+                            let window = Window { kernel, stride, dilation, pad };
+                            let shape = ConvShape { in_channels: 8, input: [13, 21], out_channels, groups, window };
+                            if shape.output().is_some() {
+                                check_conv(33, shape);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_layers() {
+    for (inputs, outputs) in [(1, 1), (7, 9), (64, 10), (1000, 33)] {
+        check_conv(64, ConvShape::dense(inputs, outputs));
+        check_conv(32, ConvShape { groups: 2, ..ConvShape::dense(2 * inputs, 8 * outputs) });
+    }
+}
+
+#[test]
+fn bits_of_ring_elements() {
+    for len in [1, 63, 64, 65, 300] {
+        for (low, count, pad) in [(0, 64, 0), (0, 1, 3), (5, 20, 0), (63, 1, 1)] {
+            let x = random(3, 64, len);
+            let mut want = vec![0; (pad + count) * stride(len)];
+            plain().to_bits(low, pad as u8, &x, &mut want);
+            for k in others() {
+                let mut got = vec![0; want.len()];
+                k.to_bits(low, pad as u8, &x, &mut got);
+                assert_eq!(got, want, "{}: {len} elements, bits {low} + {count}", k.name());
+            }
+            if pad == 0 {
+                assert_eq!(want[0] & 1, x[0] >> low & 1);
+            }
+        }
+    }
+}
+
+fn planes_of(values: &[u64], count: usize) -> Vec<u64> {
+    let mut out = vec![0; count * stride(values.len())];
+    plain().to_bits(0, 0, values, &mut out);
+    out
+}
+
+/// The whole comparison on unmasked bits: shares of products are (products xor r, r).
+#[test]
+fn carry_of_every_pair_of_nibbles() {
+    let (e, t): (Vec<u64>, Vec<u64>) = (0..256).map(|i| (i & 15, i >> 4)).unzip();
+    let (planes_e, planes_t) = (planes_of(&e, 4), planes_of(&t, 4));
+    let mut products = vec![0; 15 * 4];
+    compare::nibble_products(256, &planes_t, &mut products);
+    let r = random_bits(0, 15, 256);
+    let masked: Vec<u64> = products.iter().zip(&r).map(|(a, b)| a ^ b).collect();
+    let mut shares = [vec![0; 4], vec![0; 4]];
+    compare::nibble_open(256, true, &planes_e, &masked, &mut shares[0]);
+    compare::nibble_open(256, false, &planes_e, &r, &mut shares[1]);
+    for i in 0..256 {
+        let carry = (shares[0][i / 64] ^ shares[1][i / 64]) >> (i % 64) & 1;
+        assert_eq!(carry, (e[i] + t[i]) >> 4, "{} + {}", e[i], t[i]);
+    }
+}
+
+/// Sharing by random planes of every level, for all widths of whole nibbles.
+#[test]
+fn carry_against_addition() {
+    let len = 1000;
+    for nibbles in 1..=16usize {
+        let bits = 4 * nibbles as u8;
+        let (e, mut t) = (random(10, bits, len), random(11, bits, len));
+        // Long carry chains: all positions propagate.
+        for i in 0..len / 2 {
+            t[i] = (!e[i]).wrapping_add((i % 3) as u64) & mask(bits);
+        }
+        let (planes_e, planes_t) = (planes_of(&e, 4 * nibbles), planes_of(&t, 4 * nibbles));
+        let mut products = vec![0; 15 * nibbles * stride(len)];
+        compare::nibble_products(len, &planes_t, &mut products);
+        let r = random_bits(12, 15 * nibbles, len);
+        let masked: Vec<u64> = products.iter().zip(&r).map(|(a, b)| a ^ b).collect();
+        let planes = 2 * nibbles - 1;
+        let mut level: Vec<u64> = vec![0; planes * stride(len)];
+        let mut other = level.clone();
+        compare::nibble_open(len, true, &planes_e, &masked, &mut level);
+        compare::nibble_open(len, false, &planes_e, &r, &mut other);
+        level.iter_mut().zip(other).for_each(|(a, b)| *a ^= b);
+
+        let mut n = nibbles;
+        while n > 1 {
+            let words = (2 * n - 1) * stride(len);
+            let lambda = random_bits(20 + n as u32, 2 * n - 1, len);
+            let hat: Vec<u64> = level.iter().zip(&lambda).map(|(a, b)| a ^ b).collect();
+            let (opened, sets) = carry_terms(n);
+            let mut products = vec![0; sets.len() * stride(len)];
+            compare::carry_products(n, len, &lambda, &mut products);
+            let split = |v: &[u64], stream| -> (Vec<u64>, Vec<u64>) {
+                let r = random_bits(stream, v.len() / stride(len), len);
+                (v.iter().zip(&r).map(|(a, b)| a ^ b).collect(), r)
+            };
+            let (lambda_c, lambda_s) = split(&lambda, 50);
+            let (products_c, products_s) = split(&products, 51);
+            let mut open = vec![0; opened.len() * stride(len)];
+            let mut open_s = open.clone();
+            let c = Masked { hat: &hat, lambda: &lambda_c, products: &products_c };
+            let s = Masked { hat: &hat, lambda: &lambda_s, products: &products_s };
+            compare::carry_open(n, len, true, c, &mut open);
+            compare::carry_open(n, len, false, s, &mut open_s);
+            open.iter_mut().zip(open_s).for_each(|(a, b)| *a ^= b);
+            // A last group of one input passes unopened.
+            if n % 4 == 1 {
+                open.extend_from_slice(&level[words - 2 * stride(len)..words]);
+            }
+            level = open;
+            n = n.div_ceil(4);
+        }
+        for i in 0..len {
+            let carry = level[i / 64] >> (i % 64) & 1;
+            let want = (u128::from(e[i]) + u128::from(t[i])) >> bits;
+            assert_eq!(u128::from(carry), want, "{bits} bits: {} + {}", e[i], t[i]);
+        }
+        assert_eq!(level[stride(len) - 1] & !tail_mask(len), 0);
+    }
+}

@@ -1,0 +1,365 @@
+//! One party's way through a session.
+
+use std::time::{Duration, Instant};
+
+use bcc_ir::program::{Pair, Phase, Role, Type};
+
+use super::{Endpoint, Job, Output, Party, PartyOutput, SessionError};
+use crate::channel::{Channels, Control, Link};
+use crate::exec::{Io, Keys, Machine, pair_index};
+use crate::handshake::{Greeter, Hello, Met, Mode};
+use crate::keys::{Chain, Secrets};
+use crate::port::{decode, encode, signed};
+use crate::state::{self, Binding, SetupState};
+use crate::stats::{Share, Stats};
+use crate::store::{MaterialId, Store};
+use crate::weights::fingerprint;
+
+/// Names of material that the client offers at a time.
+const OFFERED: usize = 64;
+/// The dealer waits for the end of inferences, which may take many messages.
+const DEALER_PATIENCE: u32 = 20;
+
+/// Runs one party. Endpoints are opened in the given order; the server's to the client comes before
+/// that to the dealer. The program must have been verified.
+///
+/// Every failure is told to the peers, which then fail too, naming this party and the reason.
+pub fn run_party(party: Party<'_>, job: Job, endpoints: Vec<Endpoint<'_>>) -> Result<PartyOutput, SessionError> {
+    let mut session = Session::new(party, job)?;
+    let mut links = [None, None, None];
+    let met = session.greet(endpoints, &mut links);
+    let options = party.options;
+    let mut channels = Channels::new(party.role, links, options.timeout, options.hooks.clone());
+    let result = met.and_then(|met| session.run(met, &mut channels));
+    if let Err(e) = &result
+        && !e.killed()
+    {
+        channels.abort(&e.to_string());
+    }
+    result
+}
+
+struct Session<'a> {
+    party: Party<'a>,
+    secrets: Secrets,
+    mode: Mode,
+    count: u32,
+    offered: u8,
+    inputs: Vec<zeroize::Zeroizing<Vec<u64>>>,
+    binding: Binding,
+    state: Option<SetupState>,
+    store: Option<Store>,
+    machine: Machine<'a>,
+    seconds: [f64; 3],
+}
+
+impl<'a> Session<'a> {
+    fn new(party: Party<'a>, job: Job) -> Result<Self, SessionError> {
+        let (role, program, options) = (party.role, party.program, party.options);
+        let mut inputs = Vec::new();
+        let (mode, count) = match &job {
+            Job::Infer { inputs: given, stored } => {
+                for (number, x) in given.iter().enumerate() {
+                    let x = encode(&program.input, x).map_err(|source| SessionError::Input { number, source })?;
+                    inputs.push(x);
+                }
+                (if *stored { Mode::Stored } else { Mode::Stream }, given.len() as u32)
+            }
+            Job::Prepare { count } => (Mode::Prepare, *count),
+            Job::Serve => (Mode::Stream, 0),
+        };
+        if matches!(job, Job::Serve) == (role == Role::Client) {
+            return Err(SessionError::Usage("the client infers or prepares, server and dealer serve"));
+        }
+        if (role == Role::Server) != party.weights.is_some() {
+            return Err(SessionError::Usage("the server, and nobody else, has the weights"));
+        }
+        let keeps = options.state.is_some() || options.material.is_some();
+        let weights = match party.weights {
+            Some(w) if keeps => fingerprint(program, w),
+            _ => [0; 32],
+        };
+        let binding = Binding { digest: party.digest, weights };
+        let machine = Machine::new(program, role, options.kernels, party.weights, options.observer.clone());
+        let received: Vec<Type> = types(party, &machine.plan().received);
+        let state = match &options.state {
+            Some(directory) => state::load(directory, role, binding, &received)?,
+            None => None,
+        };
+        let store = match &options.material {
+            Some(directory) if role != Role::Dealer => Some(Store::open(directory, role, binding)?),
+            _ => None,
+        };
+        if mode != Mode::Stream && store.is_none() {
+            return Err(SessionError::NoStore(role));
+        }
+        let secrets = match &options.secrets {
+            Some(given) => given.clone(),
+            None => Secrets::random().map_err(SessionError::Randomness)?,
+        };
+        let offered = mode as u8;
+        Ok(Session { party, secrets, mode, count, offered, inputs, binding, state, store, machine, seconds: [0.0; 3] })
+    }
+
+    /// Opens all links and greets on them.
+    fn greet(
+        &mut self,
+        endpoints: Vec<Endpoint<'_>>,
+        links: &mut [Option<Box<dyn Link>>; 3],
+    ) -> Result<[Option<Met>; 3], SessionError> {
+        let role = self.party.role;
+        if role != Role::Client {
+            let dealer = role == Role::Dealer || endpoints.iter().any(|e| e.peer == Some(Role::Dealer));
+            let stored = role == Role::Dealer || self.store.is_some();
+            self.offered = if dealer { Mode::Stream as u8 } else { 0 };
+            self.offered |= if dealer && stored { Mode::Prepare as u8 } else { 0 };
+            self.offered |= if role == Role::Server && stored { Mode::Stored as u8 } else { 0 };
+        }
+        let mut hello = Hello::new(role, self.offered, self.count, self.party.digest);
+        hello.setup = self.state.as_ref().map_or([0; 16], |s| s.id);
+        if role == Role::Server {
+            hello.fresh_setup = self.secrets.setup_id();
+        }
+        let greeter = Greeter { hello, secrets: &self.secrets, timeout: self.party.options.timeout };
+
+        let mut met = [None, None, None];
+        // The client opens all its connections first, so that everybody sees when it gives up.
+        let mut waiting = Vec::new();
+        for endpoint in endpoints {
+            if role == Role::Client {
+                let link = (endpoint.open)()?;
+                waiting.push(Endpoint { peer: endpoint.peer, open: Box::new(move || Ok(link)) });
+            } else {
+                waiting.push(endpoint);
+            }
+        }
+        for endpoint in waiting {
+            let unneeded = self.mode == Mode::Stored && endpoint.peer == Some(Role::Dealer);
+            if role == Role::Server && unneeded {
+                continue;
+            }
+            let mut link = (endpoint.open)()?;
+            let result = match endpoint.peer {
+                Some(peer) => greeter.open(&mut *link, peer),
+                None => {
+                    let expected: Vec<Role> =
+                        Role::ALL.into_iter().filter(|r| *r < role && met[r.index()].is_none()).collect();
+                    greeter.answer(&mut *link, &expected)
+                }
+            };
+            let new = match result {
+                Ok(new) => new,
+                Err(e) => {
+                    // The other side has our greeting and may still be reading it.
+                    let _ = link.finish(Duration::from_millis(500));
+                    return Err(e.into());
+                }
+            };
+            if role != Role::Client && new.hello.role == Role::Client {
+                self.mode = new.hello.mode().unwrap_or(self.mode);
+                self.count = new.hello.count;
+            }
+            let peer = new.hello.role.index();
+            links[peer] = Some(link);
+            met[peer] = Some(new);
+        }
+        Ok(met)
+    }
+
+    fn run(&mut self, met: [Option<Met>; 3], channels: &mut Channels) -> Result<PartyOutput, SessionError> {
+        let role = self.party.role;
+        let mut outputs = Vec::new();
+        if self.mode == Mode::Stored {
+            for i in 0..self.count {
+                outputs.extend(self.stored(i, channels)?);
+                self.progress(i + 1);
+            }
+        } else {
+            let mut chains: [Option<Chain>; 2] = [None, None];
+            for pair in [Pair::ClientDealer, Pair::ServerDealer] {
+                let peer = if role == Role::Dealer { other(pair) } else { Role::Dealer };
+                if pair.holds(role) {
+                    chains[pair_index(pair)] = met[peer.index()].as_ref().map(|m| m.secret.chain());
+                }
+            }
+            let mut keys = self.setup(&met, channels)?;
+            for i in 0..self.count {
+                for (key, chain) in keys.inference.iter_mut().zip(&mut chains) {
+                    *key = chain.as_mut().map(Chain::advance);
+                }
+                if role == Role::Dealer && i >= self.party.options.run_ahead.max(1) {
+                    self.wait_for_end(channels)?;
+                }
+                self.offline(i, &keys, channels)?;
+                if self.mode == Mode::Prepare {
+                    let id = met.iter().zip(Role::ALL).find_map(|(m, r)| {
+                        (r != Role::Dealer).then(|| m.as_ref().map(|m| m.secret.material_id(i))).flatten()
+                    });
+                    if let (Some(store), Some(id)) = (&self.store, id) {
+                        store.save(&id, &keys.inference, &self.machine.take_carried())?;
+                    }
+                } else {
+                    outputs.extend(self.online(i, &keys, channels)?);
+                }
+                if role != Role::Dealer {
+                    channels.send_control(Role::Dealer, Control::Done, &[])?;
+                }
+                self.progress(i + 1);
+            }
+            if role == Role::Dealer {
+                for _ in 0..self.count.min(self.party.options.run_ahead.max(1)) {
+                    self.wait_for_end(channels)?;
+                }
+            }
+        }
+        let stats = self.farewell(channels)?;
+        Ok(PartyOutput { outputs, stats })
+    }
+
+    fn progress(&self, done: u32) {
+        if let Some(progress) = &self.party.options.progress {
+            progress(done);
+        }
+    }
+
+    /// Makes the setup, or takes it from the state if all three hold the same one.
+    fn setup(&mut self, met: &[Option<Met>; 3], channels: &mut Channels) -> Result<Keys, SessionError> {
+        let (role, options) = (self.party.role, self.party.options);
+        let start = Instant::now();
+        let mut keys = Keys::default();
+        let stored = self.state.take().filter(|s| met.iter().flatten().all(|m| m.hello.setup == s.id));
+        if let Some(stored) = stored {
+            keys.model = stored.keys;
+            self.machine.resume(stored.received, &keys)?;
+            return Ok(keys);
+        }
+        for pair in [Pair::ClientDealer, Pair::ServerDealer] {
+            let peer = if role == Role::Dealer { other(pair) } else { Role::Dealer };
+            if pair.holds(role) {
+                keys.model[pair_index(pair)] = met[peer.index()].as_ref().map(|m| m.secret.model_key());
+            }
+        }
+        channels.begin(Phase::Setup, 0);
+        self.machine.run(Phase::Setup, &keys, channels, &mut Io::default())?;
+        ready(role, channels, options.timeout)?;
+        self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
+        if let Some(directory) = &options.state {
+            let id = match &met[Role::Server.index()] {
+                Some(server) => server.hello.fresh_setup,
+                None => self.secrets.setup_id(),
+            };
+            state::save(directory, role, self.binding, id, &keys.model, &self.machine.received())?;
+        }
+        Ok(keys)
+    }
+
+    fn offline(&mut self, i: u32, keys: &Keys, channels: &mut Channels) -> Result<(), SessionError> {
+        let start = Instant::now();
+        channels.begin(Phase::Offline, i);
+        self.machine.run(Phase::Offline, keys, channels, &mut Io::default())?;
+        ready(self.party.role, channels, self.party.options.timeout)?;
+        self.seconds[Phase::Offline.index()] += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    fn online(&mut self, i: u32, keys: &Keys, channels: &mut Channels) -> Result<Option<Output>, SessionError> {
+        let start = Instant::now();
+        channels.begin(Phase::Online, i);
+        let mut io = Io { input: self.inputs.get_mut(i as usize).map(std::mem::take), output: None };
+        self.machine.run(Phase::Online, keys, channels, &mut io)?;
+        let program = self.party.program;
+        let output = io.output.map(|values| {
+            let integers = signed(&program.output, &values);
+            Output { value: decode(&program.output, &program.epilogue, &integers), integers }
+        });
+        self.seconds[Phase::Online.index()] += start.elapsed().as_secs_f64();
+        Ok(output)
+    }
+
+    /// An inference from stored material: the client names what it has, the server chooses. Each
+    /// takes its piece out of its store before it goes on.
+    fn stored(&mut self, i: u32, channels: &mut Channels) -> Result<Option<Output>, SessionError> {
+        let role = self.party.role;
+        let store = self.store.as_ref().ok_or(SessionError::NoStore(role))?;
+        let carried = types(self.party, &self.machine.plan().carried);
+        let material = if role == Role::Client {
+            let mut ids = store.list()?;
+            ids.truncate(OFFERED);
+            channels.send_control(Role::Server, Control::Material, &ids.concat())?;
+            let answer = channels.receive_control(Role::Server, Control::Material, 16)?;
+            let id = ids.iter().find(|id| id.as_slice() == answer.bytes());
+            let id = id.ok_or(SessionError::NoMaterial { client: ids.len() })?;
+            store.take(id, &carried)?
+        } else {
+            let names = channels.receive_control(Role::Client, Control::Material, OFFERED * 16)?;
+            let ids: &[MaterialId] = names.bytes().as_chunks().0;
+            let Some(id) = ids.iter().find(|id| store.has(id)) else {
+                channels.send_control(Role::Client, Control::Material, &[])?;
+                return Err(SessionError::NoMaterial { client: ids.len() });
+            };
+            let material = store.take(id, &carried)?;
+            channels.send_control(Role::Client, Control::Material, id)?;
+            material
+        };
+        self.machine.restore(material.carried, i)?;
+        ready(role, channels, self.party.options.timeout)?;
+        let keys = Keys { inference: material.keys, ..Keys::default() };
+        self.online(i, &keys, channels)
+    }
+
+    /// Dealer: waits until client and server have ended one more inference.
+    fn wait_for_end(&self, channels: &mut Channels) -> Result<(), SessionError> {
+        channels.set_timeout(self.party.options.timeout * DEALER_PATIENCE);
+        for peer in [Role::Client, Role::Server] {
+            channels.receive_control(peer, Control::Done, 0)?;
+        }
+        channels.set_timeout(self.party.options.timeout);
+        Ok(())
+    }
+
+    /// Says goodbye, with this party's counters, and hears the others'.
+    fn farewell(&mut self, channels: &mut Channels) -> Result<Stats, SessionError> {
+        let role = self.party.role;
+        let traffic = channels.traffic();
+        let mut shares = [Share::default(); 3];
+        shares[role.index()].phases = std::array::from_fn(|p| (self.seconds[p], traffic[p]));
+        let peers = channels.peers();
+        for peer in &peers {
+            channels.send_control(*peer, Control::Goodbye, &shares[role.index()].bytes())?;
+        }
+        for peer in peers {
+            let bytes = channels.receive_control(peer, Control::Goodbye, Share::BYTES)?;
+            shares[peer.index()] = Share::parse(bytes.bytes()).ok_or(SessionError::Farewell(peer))?;
+        }
+        channels.finish()?;
+        Ok(Stats::merge(self.count, &shares))
+    }
+}
+
+fn types(party: Party<'_>, buffers: &[u32]) -> Vec<Type> {
+    let code = party.program.code(party.role);
+    buffers.iter().map(|b| code.buffers[*b as usize]).collect()
+}
+
+/// The pair's party that is not the dealer.
+fn other(pair: Pair) -> Role {
+    match pair {
+        Pair::ClientDealer => Role::Client,
+        Pair::ServerDealer => Role::Server,
+    }
+}
+
+/// Client and server wait for each other between phases, so that the time of a phase is its own.
+/// The dealer does not wait. The peer may itself wait for somebody: it gets time to say so.
+fn ready(role: Role, channels: &mut Channels, timeout: Duration) -> Result<(), SessionError> {
+    let peer = match role {
+        Role::Client => Role::Server,
+        Role::Server => Role::Client,
+        Role::Dealer => return Ok(()),
+    };
+    channels.send_control(peer, Control::Ready, &[])?;
+    channels.set_timeout(2 * timeout);
+    channels.receive_control(peer, Control::Ready, 0)?;
+    channels.set_timeout(timeout);
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Buffers as bytes: ring elements in the whole bytes of their modulus, little-endian; planes of
+//! bits padded to whole bytes.
+
+use bcc_ir::program::Type;
+use thiserror::Error;
+
+use crate::buffer::{Buffer, mask, stride, tail_mask};
+
+/// Bytes that are no buffer of the expected type.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum WireError {
+    /// Wrong number of bytes.
+    #[error("{got} bytes for {ty}, which takes {}", ty.wire_bytes())]
+    Length {
+        /// The expected type.
+        ty: Type,
+        /// Bytes there are.
+        got: usize,
+    },
+    /// A value does not fit its modulus, or a bit past the end of a plane is set.
+    #[error("bits above the modulus or past the end of a plane are set in a part of type {ty}")]
+    Excess {
+        /// The expected type.
+        ty: Type,
+    },
+}
+
+/// Appends a buffer's bytes, [`Type::wire_bytes`] many.
+pub fn pack(buffer: &Buffer, out: &mut Vec<u8>) {
+    match buffer {
+        Buffer::Ring { bits, values } => {
+            let width = usize::from(bits.div_ceil(8));
+            match width {
+                8 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+                4 => out.extend(values.iter().flat_map(|v| (*v as u32).to_le_bytes())),
+                _ => {
+                    // Whole words, each overwriting the zeros behind the one before.
+                    let start = out.len();
+                    out.resize(start + values.len() * width + 8, 0);
+                    for (i, v) in values.iter().enumerate() {
+                        out[start + i * width..][..8].copy_from_slice(&v.to_le_bytes());
+                    }
+                    out.truncate(start + values.len() * width);
+                }
+            }
+        }
+        Buffer::Bits { len, words, .. } => {
+            if *len == 0 {
+                return;
+            }
+            for plane in words.chunks_exact(stride(*len)) {
+                let end = out.len() + len.div_ceil(8);
+                out.extend(plane.iter().flat_map(|w| w.to_le_bytes()));
+                out.truncate(end);
+            }
+        }
+    }
+}
+
+/// A buffer of type `ty` from exactly its bytes.
+pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
+    if bytes.len() as u64 != ty.wire_bytes() {
+        return Err(WireError::Length { ty, got: bytes.len() });
+    }
+    let mut buffer = Buffer::zeros(ty);
+    let mut seen = 0;
+    let excess = match ty {
+        Type::Ring { bits, .. } => {
+            let width = usize::from(bits.div_ceil(8));
+            for (v, b) in buffer.words_mut().iter_mut().zip(bytes.chunks_exact(width)) {
+                let mut word = [0u8; 8];
+                word[..width].copy_from_slice(b);
+                *v = u64::from_le_bytes(word);
+                seen |= *v;
+            }
+            seen & !mask(bits)
+        }
+        Type::Bits { len, .. } => {
+            let planes = buffer.words_mut().chunks_exact_mut(stride(len).max(1));
+            for (plane, row) in planes.zip(bytes.chunks_exact(len.div_ceil(8).max(1))) {
+                for (w, b) in plane.iter_mut().zip(row.chunks(8)) {
+                    let mut word = [0u8; 8];
+                    word[..b.len()].copy_from_slice(b);
+                    *w = u64::from_le_bytes(word);
+                }
+                seen |= plane[plane.len() - 1];
+            }
+            seen & !tail_mask(len)
+        }
+    };
+    if excess == 0 { Ok(buffer) } else { Err(WireError::Excess { ty }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prg::{Key, draw};
+
+    #[test]
+    fn roundtrip_of_every_width() {
+        let mut types: Vec<Type> = (1..=64).flat_map(|bits| [1, 3, 64].map(|len| Type::Ring { bits, len })).collect();
+        types.extend([1, 7, 8, 9, 63, 64, 65, 200].map(|len| Type::Bits { planes: 3, len }));
+        for (i, ty) in types.into_iter().enumerate() {
+            let buffer = draw(&Key::new([3; 16]), i as u32, ty);
+            let mut bytes = Vec::new();
+            pack(&buffer, &mut bytes);
+            assert_eq!(bytes.len() as u64, ty.wire_bytes(), "{ty}");
+            let back = unpack(ty, &bytes).unwrap();
+            assert!(back.words() == buffer.words() && back.ty() == ty, "{ty}");
+        }
+    }
+
+    #[test]
+    fn refuses_excess_bits_and_lengths() {
+        let ty = Type::Ring { bits: 20, len: 2 };
+        assert_eq!(unpack(ty, &[0; 5]).err(), Some(WireError::Length { ty, got: 5 }));
+        assert_eq!(unpack(ty, &[0, 0, 0x0f, 0, 0, 0x10]).err(), Some(WireError::Excess { ty }));
+        let ty = Type::Bits { planes: 2, len: 3 };
+        assert_eq!(unpack(ty, &[7, 8]).err(), Some(WireError::Excess { ty }));
+        assert!(unpack(ty, &[7, 5]).is_ok());
+    }
+}
