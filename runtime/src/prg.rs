@@ -54,7 +54,7 @@ fn fill(cipher: &Aes128Enc, stream: u32, bits: u8, out: &mut [u64]) {
 /// Fills `out` with the elements `first..` of a stream; `first` is a multiple of [`CHUNK`].
 fn fill_from(cipher: &Aes128Enc, stream: u32, bits: u8, first: usize, out: &mut [u64]) {
     let width = usize::from(bits.div_ceil(8));
-    let mut blocks = [[0u8; 16]; BLOCKS];
+    let mut blocks = [[0u8; 16]; BLOCKS + 1];
     for (i, part) in out.chunks_mut(CHUNK).enumerate() {
         let start = (first + i * CHUNK) * width / 16;
         let used = (part.len() * width).div_ceil(16);
@@ -81,9 +81,10 @@ fn elements(bytes: &[u8], width: usize, mask: u64, out: &mut [u64]) {
             }
         }
         _ => {
-            for (v, b) in out.iter_mut().zip(bytes.chunks_exact(width)) {
+            // Whole words that reach into the next elements; the spare block is behind the last.
+            for (i, v) in out.iter_mut().enumerate() {
                 let mut word = [0u8; 8];
-                word[..width].copy_from_slice(b);
+                word.copy_from_slice(&bytes[i * width..i * width + 8]);
                 *v = u64::from_le_bytes(word) & mask;
             }
         }

@@ -67,7 +67,18 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
     let excess = match ty {
         Type::Ring { bits, .. } => {
             let width = usize::from(bits.div_ceil(8));
-            for (v, b) in buffer.words_mut().iter_mut().zip(bytes.chunks_exact(width)) {
+            // Whole words that reach into the next elements, as far as there are enough bytes.
+            let whole = u64::MAX >> (64 - 8 * width);
+            let fast = (bytes.len() + width).saturating_sub(8) / width;
+            let (head, tail) = buffer.words_mut().split_at_mut(fast.min(ty.len()));
+            for (i, v) in head.iter_mut().enumerate() {
+                let mut word = [0u8; 8];
+                word.copy_from_slice(&bytes[i * width..i * width + 8]);
+                *v = u64::from_le_bytes(word) & whole;
+                seen |= *v;
+            }
+            let rest = &bytes[head.len() * width..];
+            for (v, b) in tail.iter_mut().zip(rest.chunks_exact(width)) {
                 let mut word = [0u8; 8];
                 word[..width].copy_from_slice(b);
                 *v = u64::from_le_bytes(word);
@@ -98,7 +109,8 @@ mod tests {
 
     #[test]
     fn roundtrip_of_every_width() {
-        let mut types: Vec<Type> = (1..=64).flat_map(|bits| [1, 3, 64].map(|len| Type::Ring { bits, len })).collect();
+        let mut types: Vec<Type> =
+            (1..=64).flat_map(|bits| [1, 2, 3, 4, 7, 8, 9, 64].map(|len| Type::Ring { bits, len })).collect();
         types.extend([1, 7, 8, 9, 63, 64, 65, 200].map(|len| Type::Bits { planes: 3, len }));
         for (i, ty) in types.into_iter().enumerate() {
             let buffer = draw(&Key::new([3; 16]), i as u32, ty);

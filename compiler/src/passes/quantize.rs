@@ -12,8 +12,8 @@
 //! multiplied by the integer nearest to `2^(p + q) / n` and truncated by `p + q` bits; `q` of up to
 //! 12 bits bound the relative error of the divisor by `2^-(q + 1)`.
 //!
-//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. What room is left goes
-//! to the weights: their fraction bits grow as long as no more bytes travel.
+//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. What room a layer's
+//! values leave goes to its weights: their fraction bits grow as long as no more bytes travel.
 
 use std::collections::BTreeMap;
 
@@ -73,6 +73,8 @@ pub enum QuantizeError {
 }
 
 const DIVISION_BITS: u8 = 12;
+/// Inputs of up to 2^4 have all the fraction bits of other values.
+const INPUT_MAGNITUDE_BITS: f64 = 4.0;
 const MOST_WEIGHT_BITS: u8 = 24;
 
 /// Quantizes a graph with ranges.
@@ -89,20 +91,8 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError
     let real = graph.take_const_data();
     let mut last = None;
     for ring in rings {
-        let attempt =
-            |weight_frac| Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() }.run();
-        let result = attempt(weight_frac).and_then(|first| {
-            let (mut g, mut bits) = (first, weight_frac);
-            let cost = gate_bytes(&g);
-            while bits < MOST_WEIGHT_BITS
-                && let Ok(better) = attempt(bits + 1)
-                && gate_bytes(&better) <= cost
-            {
-                (g, bits) = (better, bits + 1);
-            }
-            finish(g, &real).or_else(|_| finish(attempt(weight_frac)?, &real))
-        });
-        match result {
+        let attempt = Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() };
+        match attempt.run().and_then(|g| finish(g, &real)) {
             Ok(g) => {
                 *graph = g;
                 return Ok(());
@@ -120,19 +110,6 @@ fn finish(mut graph: Graph, real: &[ConstData]) -> Result<Graph, QuantizeError> 
     let ring = graph.ring.unwrap_or_default();
     verify(&graph, Stage::Quantized).map_err(|violations| QuantizeError::Verify { ring, violations })?;
     Ok(graph)
-}
-
-/// Bytes of a gate's pixels on the wire that depend on moduli: two values in the operand's modulus,
-/// three in the lift's, and how often the chain of moduli has to be lifted besides.
-fn gate_bytes(graph: &Graph) -> u64 {
-    let ring = graph.ring.unwrap_or_default();
-    let bytes = |bits: u8| u64::from(bits.div_ceil(8));
-    let pixels = |id: NodeId| {
-        let k = graph.node(graph.operand(id)).fixed.map_or(ring, |f| f.modulus);
-        graph.node(id).len() as u64 * (2 * bytes(k) + 3 * bytes(ring - k))
-    };
-    let gates = |id: &NodeId| matches!(graph.node(*id).op, Op::BlockRelu { .. } | Op::Refresh);
-    graph.topo().into_iter().filter(gates).map(pixels).sum()
 }
 
 struct Attempt {
@@ -208,7 +185,8 @@ impl Attempt {
         let x = operands.first().map(|o| self.fixed(*o)).transpose()?;
         match (self.graph.node(id).op.clone(), x) {
             (Op::Input, None) => {
-                let fixed = Fixed { frac: self.frac, modulus: self.ring, gain: 1.0, client: ClientShare::Dealt };
+                let fixed =
+                    Fixed { frac: self.input_frac(id)?, modulus: self.ring, gain: 1.0, client: ClientShare::Dealt };
                 self.set(id, fixed)
             }
             (Op::Conv { .. } | Op::Dense { .. }, Some(_)) => self.linear(id, operands[0]),
@@ -230,21 +208,51 @@ impl Attempt {
         }
     }
 
+    /// Fraction bits of the input: fewer for a large range, if it goes to linear layers alone. The
+    /// bits go to their weights, which are small then.
+    fn input_frac(&self, id: NodeId) -> Result<u8, QuantizeError> {
+        let magnitude = self.range(id)?.bound.log2().ceil() - INPUT_MAGNITUDE_BITS;
+        let fewer = if self.gain_goes_on(id) { magnitude.clamp(0.0, f64::from(self.frac)) } else { 0.0 };
+        Ok(self.frac - fewer as u8)
+    }
+
     fn linear(&mut self, id: NodeId, operand: NodeId) -> Result<(), QuantizeError> {
         let unit = (-f64::from(self.frac)).exp2();
         let need = bits(self.range(id)?.bound / unit, 1) + u32::from(self.weight_frac);
         self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
         let operand = self.dealt_operand(operand, need)?;
         self.graph.set_operand(id, 0, operand);
-        let fixed = Fixed {
-            frac: self.frac + self.weight_frac,
-            modulus: self.fixed(operand)?.modulus,
-            gain: 1.0,
-            client: ClientShare::Local,
-        };
+        let modulus = self.fixed(operand)?.modulus;
+        let weight_frac = self.free_weight_bits(id, modulus);
+        let fixed = Fixed { frac: self.frac + weight_frac, modulus, gain: 1.0, client: ClientShare::Local };
         self.set(id, fixed)?;
-        self.truncated(id, self.weight_frac)?;
+        self.truncated(id, weight_frac)?;
         Ok(())
+    }
+
+    /// Fraction bits for a layer's weights: those asked for, and more where its values leave room
+    /// in the modulus, it goes to gates (which lift again), and no lift takes more bytes for it.
+    fn free_weight_bits(&self, id: NodeId, modulus: u8) -> u8 {
+        let asked = self.weight_frac;
+        let Some(need) = self.gate_bits(id) else { return asked };
+        let lift = |g: u8| (self.ring + g - modulus).div_ceil(8);
+        let fits = |g: &u8| u32::from(modulus - g) >= need && lift(*g) == lift(asked);
+        (asked..=MOST_WEIGHT_BITS.min(modulus)).take_while(fits).last().unwrap_or(asked)
+    }
+
+    /// Bits that a value needs on its way to gates and the output; `None` if it also goes elsewhere.
+    fn gate_bits(&self, id: NodeId) -> Option<u32> {
+        let unit = (-f64::from(self.frac)).exp2();
+        let range = self.graph.node(id).range?;
+        let sum = range.block_sum.map_or(0, |(s, _)| bits(s / unit, 0));
+        if matches!(self.graph.node(id).op, Op::BlockRelu { .. }) {
+            return Some(sum);
+        }
+        let own = bits(range.bound / unit, 1);
+        self.graph.users(id).into_iter().try_fold(own, |most, u| match self.graph.node(u).op {
+            Op::Conv { .. } | Op::Dense { .. } | Op::AvgPool { .. } => None,
+            _ => Some(most.max(self.gate_bits(u)?)),
+        })
     }
 
     fn truncated(&mut self, id: NodeId, bits: u8) -> Result<NodeId, QuantizeError> {
