@@ -1,4 +1,6 @@
-//! Command line of `bcc-models`: builds nets as ONNX files.
+//! Command line of `bcc-models`: builds nets as ONNX files and runs the demonstration.
+
+mod demo;
 
 use std::path::PathBuf;
 
@@ -20,6 +22,8 @@ enum Command {
     Build(BuildArgs),
     /// List the nets that can be built
     List,
+    /// Classify bundled images with a bundled network, plain next to secure
+    Demo(demo::DemoArgs),
 }
 
 #[derive(Args)]
@@ -50,6 +54,7 @@ fn main() -> Result<()> {
             list();
             Ok(())
         }
+        Command::Demo(args) => demo::demo(&args).into_diagnostic(),
     }
 }
 

@@ -101,7 +101,6 @@ fn small_nets_are_natural() {
 }
 
 #[test]
-#[ignore = "slow: 100 MB of weights"]
 fn resnet50_is_natural() {
     assert_natural("resnet50");
     assert_natural("resnet50_avg");
