@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Compile a network into a directory of program, weights and plan
-    Compile(CompileArgs),
+    Compile(Box<CompileArgs>),
     /// Show every layer of a compiled network: shape, scale, modulus, DReLUs, bytes and rounds
     Inspect(InspectArgs),
     /// List the compiler's passes

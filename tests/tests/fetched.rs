@@ -28,8 +28,7 @@ fn thin_resnet50_as_shipped() {
     let port = &c.lowered.program.output;
     for (o, image) in out.outputs.iter().zip(test) {
         let logits = executor.run(image);
-        let secure: Vec<f64> =
-            o.integers.iter().map(|v| *v as f64 * port.gain / f64::from(port.frac).exp2()).collect();
+        let secure: Vec<f64> = o.integers.iter().map(|v| *v as f64 * port.gain / f64::from(port.frac).exp2()).collect();
         let error = secure.iter().zip(&logits).map(|(s, r)| (s - f64::from(*r)).abs()).fold(0.0, f64::max);
         println!("ring {}: logits {logits:?}, secure {secure:?}, error {error:.4}", c.lowered.program.ring);
         assert!(error <= 0.1, "{error}");

@@ -217,7 +217,13 @@ impl Checker<'_> {
                 self.at(id, "it has no fixed-point type");
                 continue;
             };
-            if fixed.modulus == 0 || fixed.modulus > ring || ring > 64 || fixed.frac > 62 || fixed.gain.is_nan() || fixed.gain <= 0.0 {
+            if fixed.modulus == 0
+                || fixed.modulus > ring
+                || ring > 64
+                || fixed.frac > 62
+                || fixed.gain.is_nan()
+                || fixed.gain <= 0.0
+            {
                 self.at(id, format!("its type is out of bounds (modulus {}, ring {ring})", fixed.modulus));
                 continue;
             }
