@@ -6,9 +6,11 @@
 //! [`Fixed`] type, and [`verify`] proves that nothing overflows under the stated ranges.
 
 pub mod interval;
+mod op;
 pub(crate) mod print;
 mod shape;
 mod text;
+mod types;
 mod verify;
 
 use std::cmp::Reverse;
@@ -19,10 +21,12 @@ use petgraph::stable_graph::{NodeIndex, StableDiGraph};
 use petgraph::visit::EdgeRef;
 use serde::{Deserialize, Serialize};
 
-use crate::geometry::{Block, ConvShape, PoolShape, Window};
+use crate::geometry::{ConvShape, PoolShape};
 
+pub use op::Op;
 pub use shape::{ShapeError, infer_shape};
 pub use text::TextError;
+pub use types::{ClientShare, Evidence, Fixed, Range};
 pub use verify::{Stage, Violation, Violations, block_sum_factor, verify};
 
 /// A node of a [`Graph`]; stays valid while other nodes come and go.
@@ -67,221 +71,6 @@ impl ConstData {
     }
 }
 
-/// What a node computes. Operand shapes are those of the operand nodes.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Op {
-    /// The client's input. No operand.
-    Input,
-    /// Convolution of a `[1, c, h, w]` map; weight `[out, c / groups, kh, kw]`, bias `[out]`.
-    Conv {
-        /// Weights.
-        weight: ConstId,
-        /// Bias.
-        bias: Option<ConstId>,
-        /// Window.
-        window: Window,
-        /// Channel groups.
-        groups: usize,
-    },
-    /// Fully connected layer on `[1, in]`; weight `[out, in]`, bias `[out]`.
-    Dense {
-        /// Weights.
-        weight: ConstId,
-        /// Bias.
-        bias: Option<ConstId>,
-    },
-    /// Per-channel affine map `scale[c] * x + shift[c]` (batch normalization, additions and
-    /// multiplications by constants). Folded away or turned into a depthwise convolution.
-    Affine {
-        /// Factors, `[channels]`.
-        scale: ConstId,
-        /// Offsets, `[channels]`.
-        shift: ConstId,
-    },
-    /// Element-wise sum of two tensors of one shape.
-    Add,
-    /// Element-wise difference of two tensors of one shape.
-    Sub,
-    /// Zeros around the map: top, left, bottom, right. No negative padding.
-    Pad {
-        /// Rows and columns added: top, left, bottom, right.
-        pad: [usize; 4],
-    },
-    /// Average over a window; see [`PoolShape::divisor`].
-    AvgPool {
-        /// Window, its padding grown for `ceil_mode`.
-        window: Window,
-        /// Padding that counts in the divisor: top, left, bottom, right.
-        counted: [usize; 4],
-    },
-    /// Sum over a window, zeros in the padding, divided by `divisor`: the division is only noted in
-    /// the gain of the result. Only in quantized graphs.
-    SumPool {
-        /// Window.
-        window: Window,
-        /// By how much the gain falls.
-        divisor: usize,
-    },
-    /// Maximum over a window; positions in the padding do not take part. Replaced in canonical
-    /// graphs by gathers, differences, ReLUs and sums.
-    MaxPool {
-        /// Window, its padding grown for `ceil_mode`.
-        window: Window,
-    },
-    /// Picks positions along one axis: `y[.., j, ..] = x[.., indices[j], ..]`.
-    Gather {
-        /// Axis of the operand.
-        axis: usize,
-        /// Positions on that axis.
-        indices: Vec<usize>,
-    },
-    /// Same elements, another shape.
-    Reshape {
-        /// The new shape.
-        shape: Vec<usize>,
-    },
-    /// Permutes axes: output axis `i` is operand axis `perm[i]`.
-    Transpose {
-        /// The permutation.
-        perm: Vec<usize>,
-    },
-    /// Passes its operand on (Identity, Dropout); removed by folding.
-    Identity,
-    /// Sign-gated pass of patches: one entry per channel (axis 1); see [`Block`]. A block whose
-    /// sum is zero passes.
-    BlockRelu {
-        /// One choice per channel.
-        blocks: Vec<Block>,
-        /// Whether a plan may choose the blocks; false inside a maximum, which is exact.
-        plannable: bool,
-    },
-    /// Drops `bits` fraction bits and as many bits of modulus, rounding error centred.
-    Truncate {
-        /// Bits dropped.
-        bits: u8,
-    },
-    /// Multiplies position `p` of every map by the public integer nearest to
-    /// `2^shift / divisors[p]`; the fraction grows by `shift` bits. Only in quantized graphs.
-    Divide {
-        /// Bits of the reciprocal.
-        shift: u8,
-        /// Divisor of each position of the map, row-major.
-        divisors: Vec<usize>,
-    },
-    /// Drops high bits: the same value in a smaller modulus.
-    Reduce {
-        /// The new modulus width in bits.
-        modulus: u8,
-    },
-    /// Makes the client's share a dealt one, in the same modulus. No online message.
-    Remask,
-    /// Lifts the value to the full ring and makes the client's share a dealt one.
-    Refresh,
-}
-
-impl Op {
-    /// Number of operands.
-    pub fn arity(&self) -> usize {
-        match self {
-            Op::Input => 0,
-            Op::Add | Op::Sub => 2,
-            _ => 1,
-        }
-    }
-
-    /// Constants it reads.
-    pub fn consts(&self) -> Vec<ConstId> {
-        match self {
-            Op::Conv { weight, bias, .. } | Op::Dense { weight, bias } => {
-                std::iter::once(*weight).chain(*bias).collect()
-            }
-            Op::Affine { scale, shift } => vec![*scale, *shift],
-            _ => Vec::new(),
-        }
-    }
-
-    /// The operator's name in the text form.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Op::Input => "input",
-            Op::Conv { .. } => "conv",
-            Op::Dense { .. } => "dense",
-            Op::Affine { .. } => "affine",
-            Op::Add => "add",
-            Op::Sub => "sub",
-            Op::Pad { .. } => "pad",
-            Op::AvgPool { .. } => "avg_pool",
-            Op::SumPool { .. } => "sum_pool",
-            Op::MaxPool { .. } => "max_pool",
-            Op::Gather { .. } => "gather",
-            Op::Reshape { .. } => "reshape",
-            Op::Transpose { .. } => "transpose",
-            Op::Identity => "identity",
-            Op::BlockRelu { .. } => "block_relu",
-            Op::Truncate { .. } => "truncate",
-            Op::Divide { .. } => "divide",
-            Op::Reduce { .. } => "reduce",
-            Op::Remask => "remask",
-            Op::Refresh => "refresh",
-        }
-    }
-
-    /// Whether it multiplies by weights of the server.
-    pub fn is_linear_layer(&self) -> bool {
-        matches!(self, Op::Conv { .. } | Op::Dense { .. })
-    }
-}
-
-/// How a bound is known.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub enum Evidence {
-    /// Follows from the weights and the declared range of the input, which the client enforces.
-    Proven,
-    /// The largest magnitude seen on calibration data times `margin`.
-    Observed {
-        /// Factor over the largest magnitude seen.
-        margin: f64,
-    },
-    /// Follows by interval arithmetic from an observed bound upstream.
-    Derived,
-}
-
-/// Bound on the magnitude of a node's values.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Range {
-    /// `|x| <= bound` for every element.
-    pub bound: f64,
-    /// Where the bound comes from.
-    pub evidence: Evidence,
-    /// For a Block-ReLU: bound on the magnitude of the sum over any one block of its operand,
-    /// with its own evidence.
-    pub block_sum: Option<(f64, Evidence)>,
-}
-
-/// Who can compute the client's share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ClientShare {
-    /// A randomness stream of client and dealer, and public linear steps on it: the dealer knows it.
-    Dealt,
-    /// Depends on the masked weights: the client knows it before the input, the dealer does not.
-    Local,
-}
-
-/// Fixed-point type of a value: the integer `v` stands for `gain * v / 2^frac`, shared modulo
-/// `2^modulus`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fixed {
-    /// Fraction bits.
-    pub frac: u8,
-    /// Modulus width in bits.
-    pub modulus: u8,
-    /// Public real factor of the value, 1 unless an average pool left its division to the next
-    /// linear layer.
-    pub gain: f64,
-    /// Who knows the client's share.
-    pub client: ClientShare,
-}
-
 /// One tensor and how it is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Node {
@@ -297,13 +86,6 @@ pub struct Node {
     pub range: Option<Range>,
     /// Fixed-point type, from quantization on.
     pub fixed: Option<Fixed>,
-}
-
-impl Fixed {
-    /// Real value of one unit: `gain / 2^frac`.
-    pub fn unit(&self) -> f64 {
-        self.gain / (self.frac as f64).exp2()
-    }
 }
 
 impl Node {

@@ -1,4 +1,5 @@
-//! Bytes, messages and rounds, read off the program.
+//! Bytes, messages and rounds, read off the program. Control frames of the runtime (greeting, readiness,
+//! farewell) are no messages and belong to no phase.
 
 use serde::{Deserialize, Serialize};
 
