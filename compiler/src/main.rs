@@ -1,7 +1,7 @@
 //! `bcc`: compiles ONNX networks to three-party programs and shows them.
 
 use std::fs;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -103,8 +103,8 @@ fn main() -> ExitCode {
         Command::Compile(args) => compile(&args),
         Command::Inspect(args) => inspect(&args),
         Command::Passes => {
-            PASSES.iter().for_each(|p| println!("{:14} {}", p.name, p.what));
-            Ok(())
+            let lines = PASSES.iter().map(|p| format!("{:14} {}\n", p.name, p.what));
+            say(&lines.collect::<String>())
         }
     };
     match done {
@@ -121,7 +121,7 @@ struct Watch<'a> {
     args: &'a CompileArgs,
     bar: ProgressBar,
     dumps: usize,
-    failed: Option<std::io::Error>,
+    failed: Option<miette::Report>,
 }
 
 impl Watch<'_> {
@@ -129,8 +129,8 @@ impl Watch<'_> {
         if let Some(dir) = &self.args.emit_ir_dir {
             let file = dir.join(format!("{:02}-{name}.txt", self.dumps));
             self.dumps += 1;
-            if let Err(e) = fs::write(file, text) {
-                self.failed = Some(e);
+            if let Err(e) = fs::write(&file, text) {
+                self.failed = Some(miette::miette!("cannot write {}: {e}", file.display()));
             }
         }
     }
@@ -144,7 +144,8 @@ impl Observer for Watch<'_> {
     fn end(&mut self, pass: Option<&Pass>, graph: &Graph) {
         let name = pass.map_or("import", |p| p.name);
         if self.args.print_after.iter().any(|p| p == name) {
-            self.bar.suspend(|| println!("# after {name}\n{graph}"));
+            let said = self.bar.suspend(|| say(&format!("# after {name}\n{graph}\n")));
+            self.failed = self.failed.take().or(said.err());
         }
         if self.args.emit_ir_dir.is_some() {
             self.dump(name, &graph.to_string());
@@ -214,7 +215,7 @@ fn compile(args: &CompileArgs) -> Result<()> {
     watch.dump("program", &compiled.lowered.program.to_string());
     watch.bar.finish_and_clear();
     if let Some(e) = watch.failed {
-        return Err(e).into_diagnostic().wrap_err("cannot write into --emit-ir-dir");
+        return Err(e);
     }
     write(&args.output, &compiled)?;
     summary(args, &compiled)
@@ -244,49 +245,53 @@ fn summary(args: &CompileArgs, compiled: &Compiled) -> Result<()> {
             "totals": report.totals,
             "bounds": bounds,
         });
-        println!("{}", serde_json::to_string_pretty(&json).into_diagnostic()?);
-        return Ok(());
+        return say(&(serde_json::to_string_pretty(&json).into_diagnostic()? + "\n"));
     }
     let t = &report.totals;
-    println!("{} -> {}", args.model.display(), args.output.display());
-    println!("  ring of {} bits, {} DReLUs, {} online rounds", report.ring, grouped(t.drelus), t.rounds);
-    println!(
-        "  setup {} B once, offline {} B and online {} B per inference",
+    let mut text = format!("{} -> {}\n", args.model.display(), args.output.display());
+    text += &format!("  ring of {} bits, {} DReLUs, {} online rounds\n", report.ring, grouped(t.drelus), t.rounds);
+    text += &format!(
+        "  setup {} B once, offline {} B and online {} B per inference\n",
         grouped(t.setup_bytes),
         grouped(t.offline_bytes),
         grouped(t.online_bytes)
     );
-    print_bounds(&bounds);
-    Ok(())
+    say(&(text + &describe(&bounds)))
 }
 
-fn print_bounds(b: &BoundsSummary) {
-    println!(
-        "  bounds: {} proven, {} rest on calibration, {} follow from those",
+fn describe(b: &BoundsSummary) -> String {
+    let mut text = format!(
+        "  bounds: {} proven, {} rest on calibration, {} follow from those\n",
         b.proven,
         b.observed.len(),
         b.derived
     );
     for o in &b.observed {
         let what = if o.block_sum { "|block sum|" } else { "|x|" };
-        println!("    {what} <= {:.4} at \"{}\": {} times the largest seen", o.bound, o.node, o.margin);
+        text += &format!("    {what} <= {:.4} at \"{}\": {} times the largest seen\n", o.bound, o.node, o.margin);
     }
     if !b.observed.is_empty() {
-        println!("  an input that drives a value past such a bound gives a wrong result; a larger --margin is safer");
+        text += "  an input that drives a value past such a bound gives a wrong result; a larger --margin is safer\n";
+    }
+    text
+}
+
+/// Writes to standard output. Where nobody reads on, as behind `head`, the rest is not written.
+fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).into_diagnostic().wrap_err("cannot print"),
+        _ => Ok(()),
     }
 }
 
 fn inspect(args: &InspectArgs) -> Result<()> {
     let loaded = load_program(&args.directory.join(PROGRAM_FILE)).into_diagnostic()?;
     if args.listing {
-        print!("{}", loaded.program);
-        return Ok(());
+        return say(&loaded.program.to_string());
     }
     let report = Report::new(&loaded.program).map_err(|e| miette::miette!("the program does not run: {e:?}"))?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).into_diagnostic()?);
-    } else {
-        print!("{}", report.table());
+        return say(&(serde_json::to_string_pretty(&report).into_diagnostic()? + "\n"));
     }
-    Ok(())
+    say(&report.table())
 }

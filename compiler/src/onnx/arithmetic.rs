@@ -2,11 +2,10 @@
 
 use bcc_ir::graph::Op;
 
+use super::call::{Call, Traced, Value};
 use super::error::{Outcome, Problem, fault, mismatch};
-use super::import::{Traced, Value};
 use super::linear::affine;
 use super::literal::{Literal, broadcast_steps, for_each_index};
-use super::operators::Call;
 
 /// `Add`, `Sub`, `Mul`, `Div` with at least one operand computed from the input.
 pub(super) fn binary(call: &mut Call) -> Outcome<Traced> {
@@ -72,7 +71,7 @@ pub(super) fn sum(call: &mut Call) -> Outcome<Traced> {
     let mut total = first.clone();
     for (i, t) in rest.iter().enumerate() {
         same_shape(&total, t)?;
-        total = call.im.emit(call.view, &suffix(i + 1), Op::Add, &[total.id, t.id])?;
+        total = call.draft.emit(call.view, &suffix(i + 1), Op::Add, &[total.id, t.id])?;
     }
     for (i, c) in constants.iter().enumerate() {
         total = shifted(call, &total, c, "Add", false, &suffix(rest.len() + i + 1))?;

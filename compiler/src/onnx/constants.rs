@@ -3,11 +3,10 @@
 
 use std::rc::Rc;
 
+use super::call::{Call, Value};
 use super::error::{Outcome, Problem, REEXPORT, fault, mismatch};
-use super::import::Value;
 use super::literal::{Data, Literal, MAX_CONST, checked_len, strides, too_large};
 use super::node::axis_of;
-use super::operators::Call;
 use super::reshape::{permutation, squeezed, unsqueezed, wished_shape};
 
 /// The value of a node all of whose operands are constant; `None` where the operator is not among

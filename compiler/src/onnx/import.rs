@@ -4,50 +4,22 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 use std::rc::Rc;
 
-use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op};
+use bcc_ir::graph::Graph;
 use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
-use super::error::{ImportError, Outcome, Problem, REEXPORT, Site, Stop, fault, mismatch};
+use super::call::{Draft, Traced, Value};
+use super::error::{ImportError, Outcome, Problem, REEXPORT, Site, Stop, fault};
 use super::input::input_shape;
-use super::literal::{Literal, checked_len, too_large};
+use super::literal::Literal;
 use super::node::NodeView;
 use super::{ImportOptions, operators};
 
 /// Operator sets whose semantics are known here.
 pub(super) const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
 
-/// Most elements of a tensor between two nodes.
-const MAX_TENSOR: usize = 1 << 31;
-
-/// A tensor computed from the input.
-#[derive(Clone, Debug)]
-pub(super) struct Traced {
-    pub(super) id: NodeId,
-    /// Shape, after the client's steps where there are any.
-    pub(super) shape: Vec<usize>,
-    /// The softmax that the client computes on it, and the steps from there on.
-    pub(super) client: Option<(String, Vec<ClientStep>)>,
-}
-
-/// What a name of the file stands for.
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    Traced(Traced),
-    Literal(Rc<Literal>),
-    /// The result of a node with a reported problem.
-    Lost,
-    /// An output that is not computed, such as Dropout's mask.
-    Further {
-        node: String,
-        index: usize,
-    },
-}
-
 pub(super) struct Importer<'m> {
-    pub(super) graph: Graph,
-    pub(super) errors: Vec<ImportError>,
-    /// The declared batch size, where it is fixed and above 1.
-    pub(super) batch: Option<i64>,
+    draft: Draft,
+    errors: Vec<ImportError>,
     values: HashMap<&'m str, Value>,
     initializers: HashMap<&'m str, &'m TensorProto>,
 }
@@ -56,14 +28,13 @@ impl<'m> Importer<'m> {
     /// Imports a decoded model; the graph means nothing where there are errors.
     pub(super) fn run(model: &'m ModelProto, options: &ImportOptions) -> (Graph, Vec<ImportError>) {
         let mut importer = Importer {
-            graph: Graph::new(""),
+            draft: Draft { graph: Graph::new(""), batch: None },
             errors: Vec::new(),
-            batch: None,
             values: HashMap::new(),
             initializers: HashMap::new(),
         };
         importer.model(model, options);
-        (importer.graph, importer.errors)
+        (importer.draft.graph, importer.errors)
     }
 
     fn report(&mut self, site: Site, problem: Problem, remedy: impl Into<String>) {
@@ -81,7 +52,7 @@ impl<'m> Importer<'m> {
             let problem = Problem::Malformed("it holds no graph".into());
             return self.report(Site::File, problem, "check that this is the right file, and complete");
         };
-        self.graph.name = options.name.clone().unwrap_or_else(|| proto.name.clone());
+        self.draft.graph.name = options.name.clone().unwrap_or_else(|| proto.name.clone());
         let opset = model.opset_import.iter().find(|o| o.domain.is_empty() || o.domain == "ai.onnx").map(|o| o.version);
         let convert = format!(
             "convert it to an opset from {} to {} (onnx.version_converter, or opset_version when exporting)",
@@ -214,8 +185,8 @@ impl<'m> Importer<'m> {
         };
         match input_shape(info, options) {
             Ok((shape, batch)) => {
-                self.batch = batch;
-                let id = self.graph.add_input(&info.name, shape.clone());
+                self.draft.batch = batch;
+                let id = self.draft.graph.add_input(&info.name, shape.clone());
                 self.values.insert(&info.name, Value::Traced(Traced { id, shape, client: None }));
             }
             Err(stop) => self.report_stop(Site::Input(info.name.clone()), stop),
@@ -225,7 +196,10 @@ impl<'m> Importer<'m> {
     fn node(&mut self, view: &NodeView<'m>) {
         let proto = view.proto;
         let site = || Site::Node { name: view.name.clone(), operator: proto.op_type.clone() };
-        let value = match operators::import(self, view) {
+        let imported = operators::check(view)
+            .and_then(|()| self.operands(view))
+            .and_then(|operands| operators::import(&mut self.draft, view, operands));
+        let value = match imported {
             Ok(value) => value,
             Err(stop) => {
                 self.report_stop(site(), stop);
@@ -253,9 +227,9 @@ impl<'m> Importer<'m> {
     fn finish(&mut self, output: &'m str) {
         match self.value(output) {
             Ok(Value::Traced(t)) => {
-                self.graph.set_output(t.id);
-                self.graph.epilogue = t.client.map_or_else(Vec::new, |(_, steps)| steps);
-                self.graph.remove_dead();
+                self.draft.graph.set_output(t.id);
+                self.draft.graph.epilogue = t.client.map_or_else(Vec::new, |(_, steps)| steps);
+                self.draft.graph.remove_dead();
             }
             Ok(Value::Literal(_)) => {
                 let remedy = "check the graph: weights alone need no private inference";
@@ -286,7 +260,7 @@ impl<'m> Importer<'m> {
     }
 
     /// The operands of a node; `None` for one that is left out.
-    pub(super) fn operands(&mut self, view: &NodeView<'m>) -> Outcome<Vec<Option<Value>>> {
+    fn operands(&mut self, view: &NodeView<'m>) -> Outcome<Vec<Option<Value>>> {
         let mut all = Vec::with_capacity(view.proto.input.len());
         for name in &view.proto.input {
             all.push(match self.value(name) {
@@ -301,25 +275,6 @@ impl<'m> Importer<'m> {
             });
         }
         Ok(all)
-    }
-
-    /// Adds a node that stands for `view`, named after it with a suffix where it takes several.
-    pub(super) fn emit(&mut self, view: &NodeView, suffix: &str, op: Op, operands: &[NodeId]) -> Outcome<Traced> {
-        let name = format!("{}{suffix}", view.name);
-        let id = self.graph.add(&name, vec![view.name.clone()], op, operands).map_err(|e| mismatch(e.to_string()))?;
-        let shape = self.graph.node(id).shape.clone();
-        if shape.contains(&0) {
-            return Err(mismatch(format!("the result has shape {shape:?}, without any element")));
-        }
-        if checked_len(&shape, MAX_TENSOR).is_none() {
-            return Err(too_large(&name, &shape));
-        }
-        Ok(Traced { id, shape, client: None })
-    }
-
-    /// Adds a constant of reals.
-    pub(super) fn constant(&mut self, name: &str, shape: Vec<usize>, data: Vec<f32>) -> ConstId {
-        self.graph.add_const(name, shape, ConstData::Float(data))
     }
 }
 

@@ -3,10 +3,9 @@
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{Op, map_of};
 
+use super::call::{Call, Traced};
 use super::error::{Outcome, Problem, fault, mismatch};
-use super::import::Traced;
 use super::literal::{Literal, broadcast_steps, for_each_index};
-use super::operators::Call;
 use super::pool::padding;
 
 /// `Conv`: weights `[out, in / groups, kh, kw]`, two-dimensional maps only.
@@ -41,10 +40,10 @@ pub(super) fn conv(call: &mut Call) -> Outcome<Traced> {
     window.stride = view.extents("strides", 1)?.unwrap_or([1, 1]);
     window.dilation = view.extents("dilations", 1)?.unwrap_or([1, 1]);
     window.pad = padding(view, &window, [h, w])?;
-    let id = call.im.constant(&weight.name, weight.shape.clone(), weight.floats()?);
+    let id = call.draft.constant(&weight.name, weight.shape.clone(), weight.floats()?);
     let bias = match bias {
         None => None,
-        Some(b) if b.shape == [out] => Some(call.im.constant(&b.name, vec![out], b.floats()?)),
+        Some(b) if b.shape == [out] => Some(call.draft.constant(&b.name, vec![out], b.floats()?)),
         Some(b) => return Err(mismatch(format!("the bias has shape {:?}, not [{out}]", b.shape))),
     };
     call.emit(Op::Conv { weight: id, bias, window, groups }, &x)
@@ -100,8 +99,8 @@ pub(super) fn affine(call: &mut Call, x: &Traced, scale: Vec<f32>, shift: Vec<f3
         ));
     }
     let (scale_name, shift_name) = (format!("{name}.scale"), format!("{name}.shift"));
-    let scale = call.im.constant(&scale_name, vec![scale.len()], scale);
-    let shift = call.im.constant(&shift_name, vec![shift.len()], shift);
+    let scale = call.draft.constant(&scale_name, vec![scale.len()], scale);
+    let shift = call.draft.constant(&shift_name, vec![shift.len()], shift);
     call.emit_as(suffix, Op::Affine { scale, shift }, x)
 }
 
@@ -125,7 +124,7 @@ pub(super) fn gemm(call: &mut Call) -> Outcome<Traced> {
         return Err(mismatch(format!("A has shape {:?}, not [1, {inputs}] as B asks", a.shape)));
     }
     let weight = scaled(&transposed, alpha)?;
-    let weight = call.im.constant(&b.name, vec![outputs, inputs], weight);
+    let weight = call.draft.constant(&b.name, vec![outputs, inputs], weight);
     let bias = match c {
         None => None,
         Some(c) => {
@@ -139,7 +138,7 @@ pub(super) fn gemm(call: &mut Call) -> Outcome<Traced> {
             let steps = broadcast_steps(&c.shape, &whole);
             let mut bias = Vec::with_capacity(outputs);
             for_each_index(&whole, |at| bias.push(values[at[1] * steps[1]]));
-            Some(call.im.constant(&c.name, vec![outputs], bias))
+            Some(call.draft.constant(&c.name, vec![outputs], bias))
         }
     };
     call.emit(Op::Dense { weight, bias }, &a)
@@ -173,7 +172,7 @@ pub(super) fn matmul(call: &mut Call) -> Outcome<Traced> {
             "flatten the operand to one row, or use a 1x1 convolution",
         ));
     }
-    let weight = call.im.constant(&b.name, vec![outputs, inputs], b.transposed(&[1, 0])?.floats()?);
+    let weight = call.draft.constant(&b.name, vec![outputs, inputs], b.transposed(&[1, 0])?.floats()?);
     let dense = Op::Dense { weight, bias: None };
     if a.shape.len() == 2 {
         return call.emit(dense, &a);

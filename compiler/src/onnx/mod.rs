@@ -10,6 +10,7 @@
 //! reports all of its problems at once.
 
 mod arithmetic;
+mod call;
 mod constants;
 mod error;
 mod import;

@@ -3,96 +3,12 @@
 use std::rc::Rc;
 
 use bcc_ir::geometry::Block;
-use bcc_ir::graph::{NodeId, Op, map_of};
+use bcc_ir::graph::{Op, map_of};
 
+use super::call::{Call, Draft, Traced, Value};
 use super::error::{Outcome, Problem, fault, mismatch};
-use super::import::{Importer, Traced, Value};
-use super::literal::Literal;
 use super::node::NodeView;
 use super::{arithmetic, constants, linear, pool, reshape};
-
-/// A node being imported, and what its operands stand for.
-pub(super) struct Call<'a, 'm> {
-    pub(super) im: &'a mut Importer<'m>,
-    pub(super) view: &'a NodeView<'m>,
-    pub(super) operands: Vec<Option<Value>>,
-}
-
-impl Call<'_, '_> {
-    pub(super) fn operand(&self, index: usize) -> Option<&Value> {
-        self.operands.get(index).and_then(Option::as_ref)
-    }
-
-    /// An operand computed from the input, whether or not behind the client's softmax.
-    pub(super) fn traced(&self, index: usize, what: &'static str) -> Outcome<Traced> {
-        match self.operand(index) {
-            Some(Value::Traced(t)) => Ok(t.clone()),
-            Some(_) => Err(fault(
-                Problem::Constant { index, what },
-                "swap the operands, or let the exporter fold constants (do_constant_folding)",
-            )),
-            None => Err(missing(index, what)),
-        }
-    }
-
-    /// An operand computed from the input and shared between the parties.
-    pub(super) fn tensor(&self, index: usize, what: &'static str) -> Outcome<Traced> {
-        let t = self.traced(index, what)?;
-        match t.client {
-            None => Ok(t),
-            Some((softmax, _)) => Err(fault(
-                Problem::BehindSoftmax(softmax),
-                "remove the softmax, or let the network end there (`--output NAME`)",
-            )),
-        }
-    }
-
-    /// A constant operand that may be left out.
-    pub(super) fn optional(&self, index: usize, what: &'static str) -> Outcome<Option<Rc<Literal>>> {
-        match self.operand(index) {
-            None => Ok(None),
-            Some(Value::Literal(l)) => Ok(Some(l.clone())),
-            Some(_) => Err(fault(
-                Problem::NotConstant { index, what },
-                "store it in the file (an initializer or a Constant node)",
-            )),
-        }
-    }
-
-    /// A constant operand.
-    pub(super) fn literal(&self, index: usize, what: &'static str) -> Outcome<Rc<Literal>> {
-        self.optional(index, what)?.ok_or_else(|| missing(index, what))
-    }
-
-    /// A list of integers given as an attribute or, in newer operator sets, as an operand.
-    pub(super) fn integers(&self, attribute: &str, index: usize, what: &'static str) -> Outcome<Option<Vec<i64>>> {
-        if let Some(list) = self.view.ints(attribute)? {
-            return Ok(Some(list.to_vec()));
-        }
-        self.optional(index, what)?.map(|l| l.integers().map(<[i64]>::to_vec)).transpose()
-    }
-
-    pub(super) fn emit(&mut self, op: Op, operand: &Traced) -> Outcome<Traced> {
-        self.im.emit(self.view, "", op, &[operand.id])
-    }
-
-    pub(super) fn emit_as(&mut self, suffix: &str, op: Op, operand: &Traced) -> Outcome<Traced> {
-        self.im.emit(self.view, suffix, op, &[operand.id])
-    }
-
-    pub(super) fn emit_pair(&mut self, op: Op, a: NodeId, b: NodeId) -> Outcome<Traced> {
-        self.im.emit(self.view, "", op, &[a, b])
-    }
-
-    /// Emits, under the node's own name, a reshape to `shape`.
-    pub(super) fn emit_reshape(&mut self, operand: &Traced, shape: Vec<usize>) -> Outcome<Traced> {
-        self.emit(Op::Reshape { shape }, operand)
-    }
-}
-
-fn missing(index: usize, what: &'static str) -> super::error::Stop {
-    fault(Problem::MissingOperand { index, what }, super::error::REEXPORT)
-}
 
 /// Whether the operator's result has its first operand's shape.
 pub(super) fn keeps_shape(operator: &str) -> bool {
@@ -180,8 +96,8 @@ const SUPPORTED: [&str; 36] = [
     "Neg",
 ];
 
-/// Imports one node; the value of its first output.
-pub(super) fn import<'m>(im: &mut Importer<'m>, view: &NodeView<'m>) -> Outcome<Value> {
+/// Whether the operator is known at all.
+pub(super) fn check(view: &NodeView<'_>) -> Outcome<()> {
     let operator = view.operator();
     if !matches!(view.proto.domain.as_str(), "" | "ai.onnx") {
         let domain = view.proto.domain.clone();
@@ -190,8 +106,13 @@ pub(super) fn import<'m>(im: &mut Importer<'m>, view: &NodeView<'m>) -> Outcome<
     if !SUPPORTED.contains(&operator) {
         return Err(unsupported(operator));
     }
-    let operands = im.operands(view)?;
-    let mut call = Call { im, view, operands };
+    Ok(())
+}
+
+/// Imports one node over its operands; the value of its first output.
+pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<Option<Value>>) -> Outcome<Value> {
+    let operator = view.operator();
+    let mut call = Call { draft, view, operands };
     if call.operands.iter().flatten().all(|v| matches!(v, Value::Literal(_)))
         && let Some(literal) = constants::evaluate(&mut call)?
     {

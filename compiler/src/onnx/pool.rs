@@ -3,10 +3,9 @@
 use bcc_ir::geometry::{PoolShape, Window};
 use bcc_ir::graph::Op;
 
+use super::call::{Call, Traced};
 use super::error::{Outcome, Problem, REEXPORT, fault, mismatch};
-use super::import::Traced;
 use super::node::{NodeView, axis_of};
-use super::operators::Call;
 
 /// Padding (top, left, bottom, right) from `pads` or `auto_pad` on an `[h, w]` map.
 pub(super) fn padding(view: &NodeView, window: &Window, input: [usize; 2]) -> Outcome<[usize; 4]> {

@@ -2,11 +2,10 @@
 
 use bcc_ir::graph::{ClientStep, Op};
 
+use super::call::{Call, Traced};
 use super::error::{Outcome, Problem, REEXPORT, fault, mismatch};
-use super::import::Traced;
 use super::literal::checked_len;
 use super::node::axis_of;
-use super::operators::Call;
 
 /// A reshape by the parties, or by the client behind its softmax.
 fn to_shape(call: &mut Call, x: &Traced, shape: Vec<usize>) -> Outcome<Traced> {
@@ -101,7 +100,7 @@ pub(super) fn wished_shape(call: &Call, from: &[usize], wish: &[i64]) -> Outcome
     for (i, &d) in wish.iter().enumerate() {
         shape.push(match d {
             // The declared batch is compiled as a batch of one.
-            d if i == 0 && Some(d) == call.im.batch && from.first() == Some(&1) => 1,
+            d if i == 0 && Some(d) == call.draft.batch && from.first() == Some(&1) => 1,
             0 if !all_zero_meant => *from.get(i).ok_or_else(impossible)?,
             -1 if open.is_none() => {
                 open = Some(i);

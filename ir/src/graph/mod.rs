@@ -89,9 +89,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Elements of the tensor.
+    /// Elements of the tensor; `usize::MAX` where the count does not fit, which [`verify`] refuses.
     pub fn len(&self) -> usize {
-        self.shape.iter().product()
+        elements(&self.shape)
     }
 
     /// Whether the tensor has no element.
@@ -103,6 +103,11 @@ impl Node {
     pub fn map(&self) -> Option<(usize, [usize; 2])> {
         map_of(&self.shape)
     }
+}
+
+/// Elements of a shape, at most `usize::MAX`.
+pub(crate) fn elements(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |n, d| n.saturating_mul(*d))
 }
 
 /// Channels and map size of a `[1, c, h, w]` or `[1, c]` shape.

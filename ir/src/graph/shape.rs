@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{ConstId, Op, map_of};
+use super::{ConstId, Op, elements, map_of};
 use crate::geometry::{Block, ConvShape};
 
 /// Why an operator does not fit its operands.
@@ -69,7 +69,7 @@ pub fn infer_shape<'a>(
             let &[out, per_group, kh, kw] = ws else {
                 return Err(bad(format!("weight has shape {ws:?}, not [out, in / groups, kh, kw]")));
             };
-            if [kh, kw] != window.kernel || *groups == 0 || per_group * groups != c {
+            if [kh, kw] != window.kernel || *groups == 0 || per_group.checked_mul(*groups) != Some(c) {
                 return Err(bad(format!("weight {ws:?} does not fit {c} channels, groups {groups}, {window}")));
             }
             vector(*bias, out, "bias")?;
@@ -101,7 +101,13 @@ pub fn infer_shape<'a>(
         }
         Op::Pad { pad: [t, l, b, r] } => {
             let (c, h, w) = map4()?;
-            Ok(vec![1, c, h + t + b, w + l + r])
+            let grown = |n: usize, low: usize, high: usize| {
+                n.checked_add(low)?.checked_add(high)
+            };
+            match (grown(h, *t, *b), grown(w, *l, *r)) {
+                (Some(h), Some(w)) => Ok(vec![1, c, h, w]),
+                _ => Err(bad(format!("padding {t},{l},{b},{r} of a {h}x{w} map is too large"))),
+            }
         }
         Op::AvgPool { window, .. } | Op::MaxPool { window } | Op::SumPool { window, .. } => {
             let (c, h, w) = map4()?;
@@ -119,7 +125,7 @@ pub fn infer_shape<'a>(
             Ok(shape)
         }
         Op::Reshape { shape } => {
-            if shape.iter().product::<usize>() != x.iter().product::<usize>() {
+            if elements(shape) != elements(x) {
                 return Err(bad(format!("{x:?} does not hold as many elements as {shape:?}")));
             }
             Ok(shape.clone())
@@ -144,7 +150,7 @@ pub fn infer_shape<'a>(
         }
         Op::Divide { divisors, .. } => {
             let (_, [h, w]) = channels()?;
-            if divisors.len() != h * w || divisors.contains(&0) {
+            if divisors.len() != elements(&[h, w]) || divisors.contains(&0) {
                 return Err(bad(format!("{} divisors for a {h}x{w} map (none may be 0)", divisors.len())));
             }
             Ok(x.to_vec())

@@ -1,6 +1,7 @@
 //! Inputs and outputs as files.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use bcc_ir::program::Port;
@@ -90,29 +91,38 @@ pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
     }
     if data.json {
         let values: Vec<&[f64]> = outputs.iter().map(|o| &o.value.data[..]).collect();
-        println!("{}", serde_json::json!({ "shape": shape, "outputs": values, "stats": stats }));
-        return Ok(());
+        let json = serde_json::json!({ "shape": shape, "outputs": values, "stats": stats });
+        return say(&format!("{json}\n"));
     }
+    let mut text = String::new();
     for (i, o) in outputs.iter().enumerate().take(10) {
         let best = o.value.data.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         if let Some((index, value)) = best {
-            println!("output {i}: largest value {value:.4} at {index} of {}", o.value.data.len());
+            text += &format!("output {i}: largest value {value:.4} at {index} of {}\n", o.value.data.len());
         }
     }
     if outputs.len() > 10 {
-        println!("and {} more", outputs.len() - 10);
+        text += &format!("and {} more\n", outputs.len() - 10);
     }
-    print_stats(stats);
-    Ok(())
+    say(&(text + &describe(stats)))
+}
+
+/// Writes to standard output. Where nobody reads on, as behind `head`, the rest is not written.
+pub fn say(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e).into_diagnostic().wrap_err("cannot print"),
+        _ => Ok(()),
+    }
 }
 
 /// Traffic and times for people.
-pub fn print_stats(stats: &Stats) {
+pub fn describe(stats: &Stats) -> String {
+    let mut text = String::new();
     let phases = [("setup", &stats.phases.setup), ("offline", &stats.phases.offline), ("online", &stats.phases.online)];
     for (name, p) in phases {
         let b = p.bytes;
-        println!(
-            "{name:8} {:9.3} s {:5} rounds {:11.3} MB (client {:.3}, server {:.3}, dealer {:.3})",
+        text += &format!(
+            "{name:8} {:9.3} s {:5} rounds {:11.3} MB (client {:.3}, server {:.3}, dealer {:.3})\n",
             p.seconds,
             p.rounds,
             (b.client + b.server + b.dealer) as f64 / 1e6,
@@ -121,4 +131,5 @@ pub fn print_stats(stats: &Stats) {
             b.dealer as f64 / 1e6
         );
     }
+    text
 }

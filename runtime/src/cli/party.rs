@@ -53,7 +53,7 @@ pub fn prepare(a: &Prepare, server: &str, dealer: &str) -> Result<()> {
         Party { role: Role::Client, program: &loaded.program, digest: loaded.digest, weights: None, options: &options };
     let result = run_party(party, Job::Prepare { count: a.count }, endpoints);
     bar.finish_and_clear();
-    data::print_stats(&result.map_err(report)?.stats);
+    data::say(&data::describe(&result.map_err(report)?.stats))?;
     Ok(())
 }
 

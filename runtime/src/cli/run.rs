@@ -53,7 +53,7 @@ pub fn prepare(a: &Prepare) -> Result<()> {
     let bar = progress(a.count as usize, &mut options);
     let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count });
     bar.finish_and_clear();
-    data::print_stats(&result?.1);
+    data::say(&data::describe(&result?.1))?;
     Ok(())
 }
 
