@@ -60,7 +60,7 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
 /// Imports the bytes of an ONNX file.
 ///
 /// # Errors
-/// As [`import`].
+/// As [`import()`].
 pub fn import_bytes(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportErrors> {
     let complete = "check that this is the right file, and complete";
     if bytes.is_empty() {

@@ -3,7 +3,7 @@
 //! A node computes one tensor for one image (the batch axis is there and is 1). Nodes keep the
 //! names of the ONNX nodes they come from. An ordinary ReLU is a [`Op::BlockRelu`] that has not
 //! been planned yet: every channel has the block 1x1. After quantization every node carries a
-//! [`Fixed`] type, and [`verify`] proves that nothing overflows under the stated ranges.
+//! [`Fixed`] type, and [`verify()`] proves that nothing overflows under the stated ranges.
 
 pub mod interval;
 mod op;
@@ -89,7 +89,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Elements of the tensor; `usize::MAX` where the count does not fit, which [`verify`] refuses.
+    /// Elements of the tensor; `usize::MAX` where the count does not fit, which [`verify()`] refuses.
     pub fn len(&self) -> usize {
         elements(&self.shape)
     }
@@ -170,7 +170,7 @@ impl Graph {
     /// A constant.
     ///
     /// # Panics
-    /// If `id` is not of this graph; [`verify`] reports such references.
+    /// If `id` is not of this graph; [`verify()`] reports such references.
     pub fn constant(&self, id: ConstId) -> &Const {
         &self.consts[id.0 as usize]
     }
@@ -292,7 +292,7 @@ impl Graph {
     }
 
     /// All nodes, operands before users; among ready nodes the lowest index first. Nodes on a
-    /// cycle are left out ([`verify`] reports them).
+    /// cycle are left out ([`verify()`] reports them).
     pub fn topo(&self) -> Vec<NodeId> {
         let mut missing: BTreeMap<NodeId, usize> =
             self.dag.node_indices().map(|i| (i, self.dag.edges_directed(i, Direction::Incoming).count())).collect();

@@ -45,7 +45,7 @@ pub enum Op {
         /// Rows and columns added: top, left, bottom, right.
         pad: [usize; 4],
     },
-    /// Average over a window; see [`PoolShape::divisor`].
+    /// Average over a window; see [`PoolShape::divisor`](crate::PoolShape::divisor).
     AvgPool {
         /// Window, its padding grown for `ceil_mode`.
         window: Window,

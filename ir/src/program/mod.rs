@@ -4,10 +4,10 @@
 //! per model), offline (once per inference, before the input) and online. Instructions read and
 //! write numbered buffers with static types; every buffer is written once. A message has a static
 //! size, a draw names its randomness stream. So traffic and rounds are read off the program
-//! ([`traffic`]) and are what the runtime sends, and [`verify`] proves that the program is well
+//! ([`traffic`]) and are what the runtime sends, and [`verify()`] proves that the program is well
 //! formed and that every message is masked by a stream its receiver cannot draw from.
 //!
-//! The program is public. Weights are not in it; the server's weights file ([`file`]) holds them.
+//! The program is public. Weights are not in it; the server's weights file ([`mod@file`]) holds them.
 
 mod carry;
 pub mod file;

@@ -3,7 +3,7 @@
 //! Every value of the graph becomes a share of the client, which is computed before the input
 //! arrives, a share of the server, computed with the input, and, where the client's share is
 //! dealt, the dealer's copy of it. Nodes without weights work on both shares alike and cost
-//! nothing; [`linear`] and [`gate`] hold the steps that send messages.
+//! nothing; `linear` and `gate` hold the steps that send messages.
 
 mod build;
 mod carry;

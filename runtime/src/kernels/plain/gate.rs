@@ -25,7 +25,7 @@ pub fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) {
     });
 }
 
-/// Operands of [`select`]: the public values and this party's shares.
+/// Operands of `select`: the public values and this party's shares.
 #[derive(Clone, Copy)]
 pub struct Select<'a> {
     /// Public `z - a mod 2^k`, by pixel.
