@@ -29,6 +29,10 @@ pub struct LayerRow {
     pub online_bytes: u64,
     /// Online rounds.
     pub rounds: u64,
+    /// Rounds of the setup that this layer adds.
+    pub setup_rounds: u64,
+    /// Rounds before the input that this layer adds.
+    pub offline_rounds: u64,
 }
 
 /// Bytes by party.
@@ -119,6 +123,8 @@ impl Report {
             offline_bytes: t.phase_bytes(Phase::Offline),
             online_bytes: t.phase_bytes(Phase::Online),
             rounds: t.rounds[Phase::Online.index()],
+            setup_rounds: t.rounds[Phase::Setup.index()],
+            offline_rounds: t.rounds[Phase::Offline.index()],
         };
         let totals = Totals {
             drelus: program.layers.iter().map(|l| l.drelus).sum(),
