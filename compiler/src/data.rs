@@ -1,10 +1,11 @@
 //! Images on disk: arrays of the network's input, as `.npy` or as array `x` of an `.npz`.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ndarray::{ArrayD, Axis};
-use ndarray_npy::{NpzReader, ReadNpyExt};
+use ndarray::{ArrayD, ArrayViewD, Axis};
+use ndarray_npy::{NpzReader, ReadNpyExt, ViewNpyError, ViewNpyExt};
 use thiserror::Error;
 
 /// Why images cannot be read.
@@ -73,10 +74,15 @@ fn load_array(path: &Path) -> Result<ArrayD<f32>, DataError> {
             })
             .map_err(|e| format(e.to_string()));
     }
-    ArrayD::<f32>::read_npy(open()?)
-        .or_else(|first| match File::open(path).map(ArrayD::<f64>::read_npy) {
-            Ok(Ok(a)) => Ok(a.mapv(|x| x as f32)),
-            _ => Err(first),
-        })
+    let mut bytes = Vec::new();
+    open()?.read_to_end(&mut bytes).map_err(|e| format(e.to_string()))?;
+    // Reading makes room for what the header announces; a view compares that with what is there.
+    let short = |e: Option<ViewNpyError>| matches!(e, Some(ViewNpyError::MissingBytes(_)));
+    if short(ArrayViewD::<f32>::view_npy(&bytes).err()) || short(ArrayViewD::<f64>::view_npy(&bytes).err()) {
+        return Err(format("it is cut off".into()));
+    }
+    let narrow = ArrayD::<f32>::read_npy(&bytes[..]);
+    narrow
+        .or_else(|first| ArrayD::<f64>::read_npy(&bytes[..]).map(|a| a.mapv(|x| x as f32)).map_err(|_| first))
         .map_err(|e| format(e.to_string()))
 }
