@@ -157,6 +157,11 @@ pub enum HandshakeError {
     },
 }
 
+fn names(roles: &[Role]) -> String {
+    let names: Vec<String> = roles.iter().map(|r| format!("the {r}")).collect();
+    if names.is_empty() { "nobody else".into() } else { names.join(" or ") }
+}
+
 impl Hello {
     fn bytes(&self) -> [u8; BYTES] {
         let mut out = [0; BYTES];
@@ -228,17 +233,18 @@ impl Greeter<'_> {
         let who = format!("the {peer}");
         let own = Hello { public: self.secrets.public(peer), ..self.hello.clone() };
         self.send(link, Control::Hello, &own.bytes(), &who)?;
-        let (theirs, bytes) = self.hear(link, &who)?;
+        let (theirs, bytes) = self.hear(link, &who, self.timeout)?;
         self.judge(&theirs, &[peer])?;
         self.confirm(link, theirs, [&own.bytes(), bytes.bytes()])
     }
 
     /// Greets over a link that one of `expected` opened.
     pub fn answer(&self, link: &mut dyn Link, expected: &[Role]) -> Result<Met, HandshakeError> {
-        let who = "a connecting party";
-        let (theirs, bytes) = self.hear(link, who)?;
+        let who = format!("whoever connected in place of {}", names(expected));
+        // It may itself still wait for somebody else: it gets time to say so.
+        let (theirs, bytes) = self.hear(link, &who, 2 * self.timeout)?;
         let own = Hello { public: self.secrets.public(theirs.role), ..self.hello.clone() };
-        self.send(link, Control::Hello, &own.bytes(), who)?;
+        self.send(link, Control::Hello, &own.bytes(), &who)?;
         self.judge(&theirs, expected)?;
         self.confirm(link, theirs, [bytes.bytes(), &own.bytes()])
     }
@@ -247,9 +253,15 @@ impl Greeter<'_> {
         link.send(control(kind, payload)).map_err(|source| HandshakeError::Link { who: who.into(), source })
     }
 
-    fn receive(&self, link: &mut dyn Link, kind: Control, who: &str) -> Result<Payload, HandshakeError> {
+    fn receive(
+        &self,
+        link: &mut dyn Link,
+        kind: Control,
+        who: &str,
+        patience: Duration,
+    ) -> Result<Payload, HandshakeError> {
         let failed = |source| HandshakeError::Link { who: who.into(), source };
-        let header = Header::parse(link.header(self.timeout).map_err(failed)?);
+        let header = Header::parse(link.header(patience).map_err(failed)?);
         let kinds = [kind as u32, Control::Abort as u32];
         if !kinds.contains(&header.index) || header.len > 4096 {
             return Err(HandshakeError::Foreign { who: who.into() });
@@ -262,8 +274,8 @@ impl Greeter<'_> {
         Ok(payload)
     }
 
-    fn hear(&self, link: &mut dyn Link, who: &str) -> Result<(Hello, Payload), HandshakeError> {
-        let payload = self.receive(link, Control::Hello, who)?;
+    fn hear(&self, link: &mut dyn Link, who: &str, patience: Duration) -> Result<(Hello, Payload), HandshakeError> {
+        let payload = self.receive(link, Control::Hello, who, patience)?;
         let hello = Hello::parse(payload.bytes()).ok_or_else(|| HandshakeError::Foreign { who: who.into() })?;
         Ok((hello, payload))
     }
@@ -278,9 +290,7 @@ impl Greeter<'_> {
             }
         }
         if !expected.contains(&peer) {
-            let names: Vec<String> = expected.iter().map(|r| format!("the {r}")).collect();
-            let expected = if names.is_empty() { "nobody else".into() } else { names.join(" or ") };
-            return Err(HandshakeError::Role { peer, me, expected });
+            return Err(HandshakeError::Role { peer, me, expected: names(expected) });
         }
         if theirs.digest != self.hello.digest {
             let short = |d: &[u8; 32]| d[..6].iter().map(|b| format!("{b:02x}")).collect();
@@ -312,7 +322,7 @@ impl Greeter<'_> {
         let transcript = *hash.finalize().as_bytes();
         let secret = self.secrets.agree(peer, theirs.public, transcript).ok_or(HandshakeError::WeakKey { peer })?;
         self.send(link, Control::Confirm, &secret.confirmation(self.hello.role), &who)?;
-        let shown = self.receive(link, Control::Confirm, &who)?;
+        let shown = self.receive(link, Control::Confirm, &who, self.timeout)?;
         if shown.bytes() != secret.confirmation(peer) {
             return Err(HandshakeError::Confirmation { peer });
         }

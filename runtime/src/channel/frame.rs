@@ -105,6 +105,12 @@ pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The frame that says why its sender stops.
+pub fn abort(reason: &str) -> Vec<u8> {
+    let end = (0..=ABORT_LIMIT.min(reason.len())).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
+    control(Control::Abort, &reason.as_bytes()[..end])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,8 @@ use super::{Header, Link, LinkError, Payload};
 pub struct MemoryLink {
     to: Option<Sender<Vec<u8>>>,
     from: Receiver<Vec<u8>>,
+    /// The next frame, once somebody has looked at it.
+    next: Option<Vec<u8>>,
     current: Vec<u8>,
 }
 
@@ -16,7 +18,7 @@ pub struct MemoryLink {
 pub fn memory_pair() -> (MemoryLink, MemoryLink) {
     let (to_b, from_a) = channel();
     let (to_a, from_b) = channel();
-    let end = |to, from| MemoryLink { to: Some(to), from, current: Vec::new() };
+    let end = |to, from| MemoryLink { to: Some(to), from, next: None, current: Vec::new() };
     (end(to_b, from_b), end(to_a, from_a))
 }
 
@@ -25,11 +27,25 @@ impl Link for MemoryLink {
         self.to.as_ref().ok_or(LinkError::Closed)?.send(frame).map_err(|_| LinkError::Closed)
     }
 
+    fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError> {
+        if self.next.is_none() {
+            self.next = match self.from.recv_timeout(timeout) {
+                Ok(frame) => Some(frame),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return Err(LinkError::Closed),
+            };
+        }
+        Ok(self.next.as_ref().and_then(|f| f.first_chunk()).copied())
+    }
+
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError> {
-        self.current = self.from.recv_timeout(timeout).map_err(|e| match e {
-            RecvTimeoutError::Timeout => LinkError::Timeout,
-            RecvTimeoutError::Disconnected => LinkError::Closed,
-        })?;
+        self.current = match self.next.take() {
+            Some(frame) => frame,
+            None => self.from.recv_timeout(timeout).map_err(|e| match e {
+                RecvTimeoutError::Timeout => LinkError::Timeout,
+                RecvTimeoutError::Disconnected => LinkError::Closed,
+            })?,
+        };
         let header = self.current.first_chunk::<{ Header::BYTES }>();
         header.copied().ok_or(LinkError::Truncated { got: self.current.len(), want: Header::BYTES })
     }

@@ -55,6 +55,9 @@ pub trait Link: Send {
     /// frames at the same time do not block each other.
     fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError>;
 
+    /// The next frame's header, left where it is; `None` if it has not arrived within `timeout`.
+    fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError>;
+
     /// Waits for the next frame's header.
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError>;
 
@@ -404,16 +407,18 @@ impl Channels {
         self.payload(peer, header.len as usize, &waiting)
     }
 
+    /// Index of the frame that a peer has sent next, if one arrives within `wait`; it stays there to be
+    /// received.
+    pub fn next_index(&mut self, peer: Role, wait: Duration) -> Result<Option<u32>, ChannelError> {
+        let waiting = "waiting for its next word";
+        let header = self.link(peer, waiting)?.peek(wait);
+        Ok(header.map_err(|e| self.fault(peer, waiting.into(), e))?.map(|h| Header::parse(h).index))
+    }
+
     /// Tells all peers why this party stops, as far as they still listen, and closes the links.
     pub fn abort(&mut self, reason: &str) {
-        let end = (0..=frame::ABORT_LIMIT.min(reason.len())).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
-        let frame = frame::control(Control::Abort, &reason.as_bytes()[..end]);
-        for link in self.links.iter_mut().flatten() {
-            // The peer may be the one that is gone.
-            if link.send(frame.clone()).is_ok() {
-                let _ = link.finish(Duration::from_secs(1));
-            }
-        }
+        let frame = frame::abort(reason);
+        leave(self.links.iter_mut().flatten(), &frame);
         self.links = [None, None, None];
     }
 
@@ -426,5 +431,14 @@ impl Channels {
             }
         }
         Ok(())
+    }
+}
+
+/// Sends every peer a last frame and closes the links. All are told before any is waited for: one
+/// of them may be the one that is gone.
+pub fn leave<'a>(links: impl Iterator<Item = &'a mut Box<dyn Link>>, frame: &[u8]) {
+    let told: Vec<_> = links.filter_map(|link| link.send(frame.to_vec()).is_ok().then_some(link)).collect();
+    for link in told {
+        let _ = link.finish(Duration::from_secs(1));
     }
 }

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::{Header, Link, LinkError, Payload};
 
+/// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
+const SLOWEST: u64 = 1024;
+
 /// A TCP connection to a peer.
 pub struct TcpLink {
     stream: TcpStream,
@@ -84,11 +87,17 @@ impl TcpLink {
         Ok(TcpLink { stream, queue: Some(queue), written })
     }
 
+    /// Fills `into`; `timeout` limits the wait for the next bytes, and, with [`SLOWEST`], for all.
     fn read(&mut self, into: &mut [u8], timeout: Duration) -> Result<(), LinkError> {
         let want = into.len();
         let mut got = 0;
-        self.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        let deadline = Instant::now() + timeout + Duration::from_secs(want as u64 / SLOWEST);
         while got < want {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LinkError::Timeout);
+            }
+            self.stream.set_read_timeout(Some(timeout.min(left).max(Duration::from_millis(1))))?;
             match self.stream.read(&mut into[got..]) {
                 Ok(0) if got == 0 => return Err(LinkError::Closed),
                 Ok(0) => return Err(LinkError::Truncated { got, want }),
@@ -110,6 +119,25 @@ impl TcpLink {
 impl Link for TcpLink {
     fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
         self.queue.as_ref().ok_or(LinkError::Closed)?.send(frame).map_err(|_| LinkError::Closed)
+    }
+
+    fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError> {
+        let mut header = [0; Header::BYTES];
+        self.stream.set_read_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        match self.stream.peek(&mut header) {
+            Ok(0) => Err(LinkError::Closed),
+            Ok(Header::BYTES) => Ok(Some(header)),
+            Ok(_) => {
+                // The rest comes later; a look returns at once now.
+                thread::sleep(timeout);
+                Ok(None)
+            }
+            Err(e) => match e.kind() {
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut => Ok(None),
+                ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => Err(LinkError::Closed),
+                _ => Err(LinkError::Io(e)),
+            },
+        }
     }
 
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError> {

@@ -1,7 +1,7 @@
 //! Inputs and outputs as files.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use bcc_ir::program::Port;
@@ -9,8 +9,8 @@ use bcc_runtime::port::Tensor;
 use bcc_runtime::session::Output;
 use bcc_runtime::stats::Stats;
 use miette::{Context, IntoDiagnostic, Result, miette};
-use ndarray::{ArrayD, IxDyn};
-use ndarray_npy::{NpzReader, ReadNpyError, ReadNpyExt, ReadNpzError, WriteNpyExt};
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ndarray_npy::{NpzReader, ReadNpyError, ReadNpyExt, ReadNpzError, ViewNpyError, ViewNpyExt, WriteNpyExt};
 
 use super::args::Data;
 
@@ -31,10 +31,17 @@ fn read(path: &Path) -> Result<ArrayD<f64>> {
         let a: Result<ArrayD<f64>, ReadNpzError> = file.by_name("x.npy").or_else(|_| file.by_name("x"));
         return a.into_diagnostic().wrap_err_with(|| format!("{}, in an array \"x\" (it has: {names})", failed()));
     }
-    match ArrayD::<f32>::read_npy(open(path)?) {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).into_diagnostic().wrap_err_with(failed)?;
+    // Reading makes room for what the header announces, a view compares that with what is there.
+    let short = |e: Option<ViewNpyError>| matches!(e, Some(ViewNpyError::MissingBytes(_)));
+    if short(ArrayViewD::<f32>::view_npy(&bytes).err()) || short(ArrayViewD::<f64>::view_npy(&bytes).err()) {
+        return Err(miette!("{}, and this file is cut off", failed()));
+    }
+    match ArrayD::<f32>::read_npy(&bytes[..]) {
         Ok(a) => Ok(wide(a)),
         Err(ReadNpyError::WrongDescriptor(_)) => {
-            ArrayD::<f64>::read_npy(open(path)?).into_diagnostic().wrap_err_with(failed)
+            ArrayD::<f64>::read_npy(&bytes[..]).into_diagnostic().wrap_err_with(failed)
         }
         Err(e) => Err(e).into_diagnostic().wrap_err_with(failed),
     }

@@ -38,11 +38,14 @@ fn weights(dir: &Path, loaded: &Loaded) -> Result<Weights> {
     Weights::load(&dir.join(WEIGHTS_FILE), &loaded.program, loaded.digest).into_diagnostic()
 }
 
+/// Longest wait that can be asked for: times add up to points in time that must exist.
+const LONGEST: Duration = Duration::from_secs(100_000_000);
+
 fn seconds(value: f64) -> Result<Duration> {
     Duration::try_from_secs_f64(value)
         .ok()
-        .filter(|d| !d.is_zero())
-        .ok_or_else(|| miette!("{value} is no time to wait; give a positive number of seconds"))
+        .filter(|d| !d.is_zero() && *d <= LONGEST)
+        .ok_or_else(|| miette!("{value} is no time to wait; give a positive number of seconds, at most {LONGEST:?}"))
 }
 
 /// Sets the threads up and takes over what the common options say.

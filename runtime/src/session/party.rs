@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bcc_ir::program::{Pair, Phase, Role, Type};
 
 use super::{Endpoint, Job, Output, Party, PartyOutput, SessionError};
-use crate::channel::{Channels, Control, Link};
+use crate::channel::{Channels, Control, Link, frame, leave};
 use crate::exec::{Io, Keys, Machine, pair_index};
 use crate::handshake::{Greeter, Hello, Met, Mode};
 use crate::keys::{Chain, Secrets};
@@ -19,6 +19,8 @@ use crate::weights::fingerprint;
 const OFFERED: usize = 64;
 /// The dealer waits for the end of inferences, which may take many messages.
 const DEALER_PATIENCE: u32 = 20;
+/// How long the dealer looks at one peer before it looks at the other, at first.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Runs one party. Endpoints are opened in the given order; the server's to the client comes before
 /// that to the dealer. The program must have been verified.
@@ -51,6 +53,8 @@ struct Session<'a> {
     store: Option<Store>,
     machine: Machine<'a>,
     seconds: [f64; 3],
+    /// Dealer: inferences that each peer has ended.
+    ended: [u32; 3],
 }
 
 impl<'a> Session<'a> {
@@ -98,7 +102,20 @@ impl<'a> Session<'a> {
             None => Secrets::random().map_err(SessionError::Randomness)?,
         };
         let offered = mode as u8;
-        Ok(Session { party, secrets, mode, count, offered, inputs, binding, state, store, machine, seconds: [0.0; 3] })
+        Ok(Session {
+            party,
+            secrets,
+            mode,
+            count,
+            offered,
+            inputs,
+            binding,
+            state,
+            store,
+            machine,
+            seconds: [0.0; 3],
+            ended: [0; 3],
+        })
     }
 
     /// Opens all links and greets on them.
@@ -124,22 +141,33 @@ impl<'a> Session<'a> {
 
         let mut met = [None, None, None];
         // The client opens all its connections first, so that everybody sees when it gives up.
-        let mut waiting = Vec::new();
-        for endpoint in endpoints {
-            if role == Role::Client {
-                let link = (endpoint.open)()?;
-                waiting.push(Endpoint { peer: endpoint.peer, open: Box::new(move || Ok(link)) });
-            } else {
-                waiting.push(endpoint);
+        let mut opened: Vec<(Option<Role>, Box<dyn Link>)> = Vec::new();
+        let mut unopened = endpoints.into_iter();
+        if role == Role::Client {
+            for endpoint in unopened.by_ref() {
+                match (endpoint.open)() {
+                    Ok(link) => opened.push((endpoint.peer, link)),
+                    Err(e) => {
+                        leave(opened.iter_mut().map(|(_, link)| link), &frame::abort(&e.to_string()));
+                        return Err(e);
+                    }
+                }
             }
         }
-        for endpoint in waiting {
-            let unneeded = self.mode == Mode::Stored && endpoint.peer == Some(Role::Dealer);
-            if role == Role::Server && unneeded {
-                continue;
-            }
-            let mut link = (endpoint.open)()?;
-            let result = match endpoint.peer {
+        let mut opened = opened.into_iter();
+        loop {
+            let (peer, mut link) = match opened.next() {
+                Some(next) => next,
+                None => {
+                    let Some(endpoint) = unopened.next() else { break };
+                    let unneeded = self.mode == Mode::Stored && endpoint.peer == Some(Role::Dealer);
+                    if role == Role::Server && unneeded {
+                        continue;
+                    }
+                    (endpoint.peer, (endpoint.open)()?)
+                }
+            };
+            let result = match peer {
                 Some(peer) => greeter.open(&mut *link, peer),
                 None => {
                     let expected: Vec<Role> =
@@ -150,6 +178,8 @@ impl<'a> Session<'a> {
             let new = match result {
                 Ok(new) => new,
                 Err(e) => {
+                    let mut rest: Vec<_> = opened.map(|(_, link)| link).collect();
+                    leave(rest.iter_mut(), &frame::abort(&e.to_string()));
                     // The other side has our greeting and may still be reading it.
                     let _ = link.finish(Duration::from_millis(500));
                     return Err(e.into());
@@ -188,7 +218,7 @@ impl<'a> Session<'a> {
                     *key = chain.as_mut().map(Chain::advance);
                 }
                 if role == Role::Dealer && i >= self.party.options.run_ahead.max(1) {
-                    self.wait_for_end(channels)?;
+                    self.wait_for_ends(i + 1 - self.party.options.run_ahead.max(1), channels)?;
                 }
                 self.offline(i, &keys, channels)?;
                 if self.mode == Mode::Prepare {
@@ -207,9 +237,7 @@ impl<'a> Session<'a> {
                 self.progress(i + 1);
             }
             if role == Role::Dealer {
-                for _ in 0..self.count.min(self.party.options.run_ahead.max(1)) {
-                    self.wait_for_end(channels)?;
-                }
+                self.wait_for_ends(self.count, channels)?;
             }
         }
         let stats = self.farewell(channels)?;
@@ -307,13 +335,32 @@ impl<'a> Session<'a> {
         self.online(i, &keys, channels)
     }
 
-    /// Dealer: waits until client and server have ended one more inference.
-    fn wait_for_end(&self, channels: &mut Channels) -> Result<(), SessionError> {
-        channels.set_timeout(self.party.options.timeout * DEALER_PATIENCE);
-        for peer in [Role::Client, Role::Server] {
-            channels.receive_control(peer, Control::Done, 0)?;
+    /// Dealer: waits until client and server have ended `count` inferences. It listens to both, so
+    /// that it hears from either when the other is gone.
+    fn wait_for_ends(&mut self, count: u32, channels: &mut Channels) -> Result<(), SessionError> {
+        let patience = self.party.options.timeout * DEALER_PATIENCE;
+        let (mut deadline, mut glance) = (Instant::now() + patience, GLANCE);
+        while let Some(late) = [Role::Client, Role::Server].into_iter().find(|r| self.ended[r.index()] < count) {
+            let before = self.ended;
+            for peer in [Role::Client, Role::Server] {
+                let through = self.ended[peer.index()] == self.count;
+                match channels.next_index(peer, glance)? {
+                    None => {}
+                    Some(index) if through && index == Control::Goodbye as u32 => {}
+                    Some(_) => {
+                        channels.receive_control(peer, Control::Done, 0)?;
+                        self.ended[peer.index()] += 1;
+                    }
+                }
+            }
+            if self.ended != before {
+                (deadline, glance) = (Instant::now() + patience, GLANCE);
+            } else if Instant::now() < deadline {
+                glance = (2 * glance).min(16 * GLANCE);
+            } else {
+                channels.receive_control(late, Control::Done, 0)?;
+            }
         }
-        channels.set_timeout(self.party.options.timeout);
         Ok(())
     }
 
