@@ -1,6 +1,6 @@
 //! Inputs and outputs as files.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use bcc_ir::program::Port;
 use bcc_runtime::port::Tensor;
 use bcc_runtime::session::Output;
 use bcc_runtime::stats::Stats;
-use miette::{Context, IntoDiagnostic, Result, miette};
+use miette::{Context, IntoDiagnostic, Report, Result, miette};
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use ndarray_npy::{NpzReader, ReadNpyError, ReadNpyExt, ReadNpzError, ViewNpyError, ViewNpyExt, WriteNpyExt};
 
@@ -71,12 +71,18 @@ pub fn inputs(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
     if take == 0 || take > n {
         return Err(miette!("--count {take} of {n} inputs in {}", data.input.display()));
     }
+    // A file that cannot be written must not cost an inference.
+    for path in [&data.output, &data.stats].into_iter().flatten() {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))?;
+    }
     let shape = port.shape.clone();
     Ok(values.chunks_exact(size).take(take).map(|x| Tensor { shape: shape.clone(), data: x.to_vec() }).collect())
 }
 
-/// Writes what was asked for.
-pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
+/// Writes what was asked for. After `trouble` at the end of a session the outputs are written all the
+/// same, but not the statistics, which are incomplete.
+pub fn report(data: &Data, outputs: &[Output], stats: &Stats, trouble: Option<Report>) -> Result<()> {
     let one = outputs.first().map_or(&[][..], |o| &o.value.shape);
     let mut shape = one.to_vec();
     match shape.first_mut() {
@@ -90,7 +96,7 @@ pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
         let file = File::create(path).into_diagnostic().wrap_err_with(failed)?;
         array.write_npy(std::io::BufWriter::new(file)).into_diagnostic().wrap_err_with(failed)?;
     }
-    if let Some(path) = &data.stats {
+    if let Some(path) = data.stats.as_ref().filter(|_| trouble.is_none()) {
         let text = serde_json::to_string_pretty(stats).into_diagnostic()?;
         std::fs::write(path, text + "\n")
             .into_diagnostic()
@@ -99,7 +105,8 @@ pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
     if data.json {
         let values: Vec<&[f64]> = outputs.iter().map(|o| &o.value.data[..]).collect();
         let json = serde_json::json!({ "shape": shape, "outputs": values, "stats": stats });
-        return say(&format!("{json}\n"));
+        say(&format!("{json}\n"))?;
+        return trouble.map_or(Ok(()), incomplete);
     }
     let mut text = String::new();
     for (i, o) in outputs.iter().enumerate().take(10) {
@@ -111,7 +118,12 @@ pub fn report(data: &Data, outputs: &[Output], stats: &Stats) -> Result<()> {
     if outputs.len() > 10 {
         text += &format!("and {} more\n", outputs.len() - 10);
     }
-    say(&(text + &describe(stats)))
+    say(&(text + &describe(stats)))?;
+    trouble.map_or(Ok(()), incomplete)
+}
+
+fn incomplete(trouble: Report) -> Result<()> {
+    Err(trouble.wrap_err("the outputs hold, but traffic and times are incomplete"))
 }
 
 /// Writes to standard output. Where nobody reads on, as behind `head`, the rest is not written.

@@ -38,8 +38,8 @@ pub fn client(a: Client) -> Result<()> {
     let job = Job::Infer { inputs, stored: a.material.is_some() };
     let result = run_party(party, job, endpoints);
     bar.finish_and_clear();
-    let PartyOutput { outputs, stats } = result.map_err(report)?;
-    data::report(&a.data, &outputs, &stats)
+    let PartyOutput { outputs, stats, unfinished } = result.map_err(report)?;
+    data::report(&a.data, &outputs, &stats, unfinished.map(report))
 }
 
 /// `bcr prepare` with a server and a dealer elsewhere.

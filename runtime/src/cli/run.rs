@@ -14,7 +14,7 @@ use bcc_runtime::session::{
     Job, LocalOptions, Options, Output, Party, PartyOutput, SessionError, run_local, run_party,
 };
 use bcc_runtime::stats::Stats;
-use miette::{IntoDiagnostic, Result, WrapErr, miette};
+use miette::{IntoDiagnostic, Report, Result, WrapErr, miette};
 
 use super::args::{Common, Prepare, Run};
 use super::{data, options, party, program, progress, report, warn, weights};
@@ -29,7 +29,8 @@ pub fn run(a: Run) -> Result<()> {
         let weights = weights(&a.common.dir, &loaded)?;
         let stored = a.material.is_some();
         let local = LocalOptions { party: options, digest: loaded.digest, stored, ..LocalOptions::default() };
-        run_local(&loaded.program, &weights, &inputs, &local).map(|o| (o.outputs, o.stats)).map_err(report)
+        let done = run_local(&loaded.program, &weights, &inputs, &local).map_err(report);
+        done.map(|o| Finished { outputs: o.outputs, stats: o.stats, trouble: None })
     } else {
         for (number, x) in inputs.iter().enumerate() {
             // Before anything is started.
@@ -41,8 +42,8 @@ pub fn run(a: Run) -> Result<()> {
         processes(&a.common, &loaded, options, job)
     };
     bar.finish_and_clear();
-    let (outputs, stats) = result?;
-    data::report(&a.data, &outputs, &stats)
+    let Finished { outputs, stats, trouble } = result?;
+    data::report(&a.data, &outputs, &stats, trouble)
 }
 
 /// `bcr prepare` for all three parties.
@@ -53,8 +54,8 @@ pub fn prepare(a: &Prepare) -> Result<()> {
     let bar = progress(a.count as usize, &mut options);
     let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count });
     bar.finish_and_clear();
-    data::say(&data::describe(&result?.1))?;
-    Ok(())
+    let Finished { stats, trouble, .. } = result?;
+    trouble.map_or_else(|| data::say(&data::describe(&stats)), Err)
 }
 
 /// A party in a process of its own. Killed when dropped.
@@ -133,7 +134,15 @@ impl Drop for Process {
     }
 }
 
-fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job) -> Result<(Vec<Output>, Stats)> {
+/// A session that got to its outputs.
+struct Finished {
+    outputs: Vec<Output>,
+    stats: Stats,
+    /// What went wrong after that.
+    trouble: Option<Report>,
+}
+
+fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job) -> Result<Finished> {
     let sub = |d: &Option<PathBuf>, role: Role| d.as_ref().map(|d| d.join(role.to_string()));
     let mut processes = Vec::new();
     let stored = matches!(job, Job::Infer { stored: true, .. });
@@ -156,18 +165,18 @@ fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job) -> Re
     let mut end = |p: &mut Process| (p.role, p.end(deadline.saturating_duration_since(Instant::now())));
     let ends: Vec<_> = processes.iter_mut().map(&mut end).collect();
     match result {
-        Ok(PartyOutput { outputs, stats }) => {
-            match ends.into_iter().find(|(_, (s, _))| !s.is_some_and(|s| s.success())) {
-                None => Ok((outputs, stats)),
-                Some((role, (_, text))) => Err(miette!("the {role} failed at the end:\n{}", text.trim_end())),
-            }
+        Ok(PartyOutput { outputs, stats, unfinished }) => {
+            let failed = ends.iter().find(|(_, (s, _))| !s.is_some_and(|s| s.success()));
+            let failed = failed.map(|(role, (_, text))| miette!("the {role} failed at the end:\n{}", text.trim_end()));
+            let trouble = unfinished.map(|e| explain(e, ends)).or(failed);
+            Ok(Finished { outputs, stats, trouble })
         }
         Err(e) => Err(explain(e, ends)),
     }
 }
 
 /// The client's error, and what the others said.
-fn explain(error: SessionError, ends: Vec<(Role, (Option<ExitStatus>, String))>) -> miette::Report {
+fn explain(error: SessionError, ends: Vec<(Role, (Option<ExitStatus>, String))>) -> Report {
     let mut notes = Vec::new();
     for (role, (status, text)) in ends {
         match status {

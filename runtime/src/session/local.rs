@@ -95,6 +95,7 @@ pub fn run_local(
     let mut worst: Option<SessionError> = None;
     for (role, result) in Role::ALL.into_iter().zip(results) {
         match result {
+            Ok(PartyOutput { unfinished: Some(e), .. }) => worst = Some(e),
             Ok(output) if role == Role::Client => client = Some(output),
             Ok(_) => {}
             Err(e) if worst.as_ref().is_none_or(|w| e.rank() > w.rank()) => worst = Some(e),
@@ -103,7 +104,7 @@ pub fn run_local(
     }
     match (client, worst) {
         (_, Some(e)) => Err(e),
-        (Some(PartyOutput { outputs, stats }), None) => Ok(RunOutput { outputs, stats }),
+        (Some(PartyOutput { outputs, stats, .. }), None) => Ok(RunOutput { outputs, stats }),
         (None, None) => Err(SessionError::Crashed(Role::Client)),
     }
 }
@@ -159,7 +160,7 @@ pub fn run_local_all(
                 let job = job(role);
                 scope.spawn(move || {
                     if role == Role::Dealer && options.stored {
-                        return Ok(PartyOutput { outputs: Vec::new(), stats: Stats::default() });
+                        return Ok(PartyOutput { outputs: Vec::new(), stats: Stats::default(), unfinished: None });
                     }
                     run_party(party, job, endpoints)
                 })

@@ -124,4 +124,7 @@ pub struct PartyOutput {
     pub outputs: Vec<Output>,
     /// Of all parties that took part.
     pub stats: Stats,
+    /// Why the farewell failed, if it did after the outputs were there: they hold, but the counters
+    /// of others are missing.
+    pub unfinished: Option<SessionError>,
 }

@@ -240,8 +240,14 @@ impl<'a> Session<'a> {
                 self.wait_for_ends(self.count, channels)?;
             }
         }
-        let stats = self.farewell(channels)?;
-        Ok(PartyOutput { outputs, stats })
+        match self.farewell(channels) {
+            Ok(stats) => Ok(PartyOutput { outputs, stats, unfinished: None }),
+            Err(e) if !outputs.is_empty() => {
+                let stats = Stats::merge(self.count, &self.own_share(channels));
+                Ok(PartyOutput { outputs, stats, unfinished: Some(e) })
+            }
+            Err(e) => Err(e),
+        }
     }
 
     fn progress(&self, done: u32) {
@@ -364,12 +370,18 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// This party's counters, the others' empty.
+    fn own_share(&self, channels: &Channels) -> [Share; 3] {
+        let traffic = channels.traffic();
+        let mut shares = [Share::default(); 3];
+        shares[self.party.role.index()].phases = std::array::from_fn(|p| (self.seconds[p], traffic[p]));
+        shares
+    }
+
     /// Says goodbye, with this party's counters, and hears the others'.
     fn farewell(&mut self, channels: &mut Channels) -> Result<Stats, SessionError> {
         let role = self.party.role;
-        let traffic = channels.traffic();
-        let mut shares = [Share::default(); 3];
-        shares[role.index()].phases = std::array::from_fn(|p| (self.seconds[p], traffic[p]));
+        let mut shares = self.own_share(channels);
         let peers = channels.peers();
         for peer in &peers {
             channels.send_control(*peer, Control::Goodbye, &shares[role.index()].bytes())?;
