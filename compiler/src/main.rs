@@ -46,10 +46,10 @@ struct CompileArgs {
     #[arg(long, value_name = "FILE")]
     calib: Option<PathBuf>,
     /// Share of the sign decisions to keep; 100% keeps every ReLU
-    #[arg(long, value_name = "SHARE", conflicts_with_all = ["blocks", "plan"])]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true, conflicts_with_all = ["blocks", "plan"])]
     budget: Option<String>,
     /// One block for every channel of every ReLU: HxW, or identity
-    #[arg(long, value_name = "HxW", conflicts_with = "plan")]
+    #[arg(long, value_name = "HxW", allow_hyphen_values = true, conflicts_with = "plan")]
     blocks: Option<String>,
     /// A plan: blocks by layer and channel, in RON
     #[arg(long, value_name = "FILE")]
@@ -64,10 +64,10 @@ struct CompileArgs {
     #[arg(long, value_name = "BITS")]
     ring: Option<u8>,
     /// Factor between the largest magnitude seen in calibration and the bound that is assumed
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = 2.0, allow_negative_numbers = true)]
     margin: f64,
     /// Largest magnitude of the input; from calibration if not given
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     input_bound: Option<f64>,
     /// Decide signs by this many bits of the block sums: approximate and cheaper; exact if not given
     #[arg(long, value_name = "BITS")]
@@ -144,7 +144,10 @@ impl Observer for Watch<'_> {
     fn end(&mut self, pass: Option<&Pass>, graph: &Graph) {
         let name = pass.map_or("import", |p| p.name);
         if self.args.print_after.iter().any(|p| p == name) {
-            let said = self.bar.suspend(|| say(&format!("# after {name}\n{graph}\n")));
+            let text = format!("# after {name}\n{graph}\n");
+            // With --json, standard output is for the machine.
+            let print = || if self.args.json { Ok(eprint!("{text}")) } else { say(&text) };
+            let said = self.bar.suspend(print);
             self.failed = self.failed.take().or(said.err());
         }
         if self.args.emit_ir_dir.is_some() {

@@ -15,11 +15,13 @@
 //! stands for all channels. A layer that is not named keeps its ReLUs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bcc_ir::Block;
 use bcc_ir::graph::{Graph, Op};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
 /// Block choices by layer.
@@ -29,8 +31,32 @@ pub struct Plan {
     /// Name of the network it was made for; not checked.
     #[serde(default)]
     pub network: String,
-    /// Entries by ONNX node name.
+    /// Entries by ONNX node name; a name stands once.
+    #[serde(deserialize_with = "unique")]
     pub layers: BTreeMap<String, Vec<String>>,
+}
+
+/// Reads a map and refuses a key that comes twice.
+fn unique<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    struct Layers;
+    impl<'de> Visitor<'de> for Layers {
+        type Value = BTreeMap<String, Vec<String>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("lists of blocks by layer")
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+            let mut layers = BTreeMap::new();
+            while let Some((layer, entries)) = map.next_entry::<String, Vec<String>>()? {
+                if layers.insert(layer.clone(), entries).is_some() {
+                    return Err(M::Error::custom(format!("layer \"{layer}\" is named twice")));
+                }
+            }
+            Ok(layers)
+        }
+    }
+    from.deserialize_map(Layers)
 }
 
 /// Why a plan cannot be used.
@@ -184,4 +210,16 @@ fn expand(layer: &str, entries: &[String], channels: usize) -> Result<Vec<Block>
         return Err(bad(format!("the entries give {} of its {channels} channels", blocks.len())));
     }
     Ok(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Plan;
+
+    #[test]
+    fn a_layer_named_twice_is_refused() {
+        let text = r#"Plan(layers: {"a": ["1x1"], "b": ["2x2"], "a": ["zero"]})"#;
+        let error = ron::from_str::<Plan>(text).map(|_| ()).map_err(|e| e.to_string());
+        assert!(error.is_err_and(|e| e.contains("\"a\" is named twice")));
+    }
 }

@@ -145,12 +145,27 @@ pub struct PoolShape {
 impl PoolShape {
     /// Number of positions that the average at output `(oh, ow)` divides by.
     pub fn divisor(&self, oh: usize, ow: usize) -> usize {
-        let axis = |i: usize, o: usize| {
-            let low = -(self.counted[i] as isize);
-            let high = (self.input[i] + self.counted[i + 2]) as isize;
-            (0..self.window.kernel[i]).filter(|&t| (low..high).contains(&self.window.position(i, o, t))).count()
+        self.covered(0, oh) * self.covered(1, ow)
+    }
+
+    /// Positions of output `o`'s window on one axis that lie in the map or in padding that counts.
+    fn covered(&self, axis: usize, o: usize) -> usize {
+        let low = -(self.counted[axis] as isize);
+        let high = (self.input[axis] + self.counted[axis + 2]) as isize;
+        let inside = |&t: &usize| (low..high).contains(&self.window.position(axis, o, t));
+        (0..self.window.kernel[axis]).filter(inside).count()
+    }
+
+    /// Fewest and most positions inside the map that a window covers.
+    pub fn positions(&self) -> (usize, usize) {
+        let inside = PoolShape { counted: [0; 4], ..*self };
+        let [oh, ow] = self.window.output(self.input[0], self.input[1]).unwrap_or([0, 0]);
+        let axis = |i: usize, outputs: usize| {
+            let covered = |o: usize| inside.covered(i, o);
+            ((0..outputs).map(covered).min().unwrap_or(0), (0..outputs).map(covered).max().unwrap_or(0))
         };
-        axis(0, oh) * axis(1, ow)
+        let ((few_rows, most_rows), (few_columns, most_columns)) = (axis(0, oh), axis(1, ow));
+        (few_rows * few_columns, most_rows * most_columns)
     }
 
     /// The divisor shared by all outputs, or `None` where borders differ from the middle.

@@ -60,7 +60,10 @@ pub enum QuantizeError {
     #[error("node \"{0}\" adds values of different scales; an average pool before a sum must divide evenly")]
     Scales(String),
     /// The integers do not keep the bounds of the real numbers.
-    #[error("in a ring of {ring} bits the quantized network does not verify:\n{violations}")]
+    #[error(
+        "in a ring of {ring} bits the quantized network does not verify:\n{violations}\nUse a wider ring, or fewer \
+         fraction bits (--frac, --weight-frac)"
+    )]
     Verify {
         /// Ring width.
         ring: u8,

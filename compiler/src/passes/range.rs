@@ -55,9 +55,12 @@ pub enum RangeError {
         /// Node.
         node: String,
     },
-    /// A margin below one.
-    #[error("a margin of {0} is below 1: an observed bound must at least cover what was observed")]
+    /// A margin that is no factor of at least one.
+    #[error("--margin {0}: a finite factor of 1 or more, so that an observed bound covers what was observed")]
     Margin(f64),
+    /// A bound on the input that is no magnitude.
+    #[error("--input-bound {0}: the largest magnitude of the input, a finite number above 0")]
+    InputBound(f64),
     /// No bound at all.
     #[error("the bound of node \"{0}\" is not finite; give calibration images (--calib images.npz)")]
     Unbounded(String),
@@ -75,6 +78,9 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
     if !(options.margin >= 1.0 && options.margin.is_finite()) {
         return Err(RangeError::Margin(options.margin));
     }
+    if let Some(bound) = options.input_bound.filter(|b| !(*b > 0.0 && b.is_finite())) {
+        return Err(RangeError::InputBound(bound));
+    }
     let seen = observe(graph, &options.calibration)?;
     let mut bounds: BTreeMap<NodeId, interval::Bounds> = BTreeMap::new();
     for id in graph.topo() {
@@ -82,7 +88,6 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
         let node = graph.node(id);
         if matches!(node.op, Op::Input) {
             let bound = options.input_bound.or(observed).ok_or(RangeError::NoInputRange)?;
-            let bound = bound.max(f64::MIN_POSITIVE);
             graph.node_mut(id).range = Some(Range { bound, evidence: Evidence::Proven, block_sum: None });
         }
         let operands = graph.operands(id);

@@ -94,7 +94,12 @@ pub struct Bounds {
 pub fn step(graph: &Graph, id: NodeId, operands: &[&Bounds]) -> Bounds {
     let node = graph.node(id);
     let inputs: Vec<&[Interval]> = operands.iter().map(|b| b.channels.as_slice()).collect();
-    let derived = transfer(graph, id, &inputs);
+    let mut derived = transfer(graph, id, &inputs);
+    // Channels are those of `[1, c, ..]` shapes alone; other shapes have one interval.
+    let count = map_of(&node.shape).map_or(1, |(c, _)| c);
+    if derived.len() != count {
+        derived = vec![hull(&derived); count];
+    }
     let mut proven = operands.iter().all(|b| b.proven);
     let mut channels = derived.clone();
     if let Some(range) = node.range
@@ -137,13 +142,11 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
         Op::Pad { .. } => each(&Interval::with_zero),
         Op::AvgPool { .. } => each(&Interval::with_zero),
         Op::MaxPool { .. } => x.to_vec(),
-        Op::SumPool { window, divisor } => {
-            let taps = (window.kernel[0] * window.kernel[1]) as f64 / *divisor as f64;
-            let padded = window.pad != [0; 4];
-            each(&|c| {
-                let c = if padded { c.with_zero() } else { c };
-                c.scaled(taps)
-            })
+        Op::SumPool { divisor, .. } => {
+            let Some(pool) = graph.pool_shape(id) else { return vec![Interval::symmetric(f64::INFINITY)] };
+            let (fewest, most) = pool.positions();
+            let divisor = *divisor as f64;
+            each(&|c| c.scaled(fewest as f64 / divisor).hull(c.scaled(most as f64 / divisor)))
         }
         Op::Divide { shift, divisors } => {
             let one = (*shift as f64).exp2();
@@ -151,7 +154,7 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             let (lo, hi) = factors.fold((f64::INFINITY, 0.0f64), |(lo, hi), f| (lo.min(f), hi.max(f)));
             each(&|c| c.scaled(lo).hull(c.scaled(hi)))
         }
-        Op::Gather { axis: 1, indices } => indices.iter().filter_map(|i| x.get(*i).copied()).collect(),
+        Op::Gather { axis: 1, indices } => indices.iter().map(|i| x.get(*i).copied().unwrap_or(hull(x))).collect(),
         Op::Gather { .. } | Op::Identity | Op::Reduce { .. } | Op::Remask | Op::Refresh => x.to_vec(),
         Op::Truncate { .. } => each(&|c| Interval { lo: c.lo - unit, hi: c.hi + unit }),
         Op::BlockRelu { blocks, .. } => x

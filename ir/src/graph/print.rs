@@ -109,7 +109,7 @@ fn progressions(indices: &[usize]) -> String {
             }
         };
         let mut j = i + 1;
-        while j + 1 < indices.len() && indices[j + 1] == indices[j] + step {
+        while j + 1 < indices.len() && Some(indices[j + 1]) == indices[j].checked_add(step) {
             j += 1;
         }
         if j - i >= 2 {

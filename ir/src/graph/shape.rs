@@ -101,9 +101,7 @@ pub fn infer_shape<'a>(
         }
         Op::Pad { pad: [t, l, b, r] } => {
             let (c, h, w) = map4()?;
-            let grown = |n: usize, low: usize, high: usize| {
-                n.checked_add(low)?.checked_add(high)
-            };
+            let grown = |n: usize, low: usize, high: usize| n.checked_add(low)?.checked_add(high);
             match (grown(h, *t, *b), grown(w, *l, *r)) {
                 (Some(h), Some(w)) => Ok(vec![1, c, h, w]),
                 _ => Err(bad(format!("padding {t},{l},{b},{r} of a {h}x{w} map is too large"))),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{ClientShare, ConstData, Evidence, Fixed, Graph, NodeId, Op, infer_shape, interval};
+use super::{ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, elements, infer_shape, interval};
 use crate::geometry::Block;
 
 /// How far a graph has come through the passes.
@@ -18,6 +18,9 @@ pub enum Stage {
     /// After quantization.
     Quantized,
 }
+
+/// Most elements of one tensor, as in a program.
+const MAX_LEN: usize = 1 << 36;
 
 /// One broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,8 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
 /// 1. there is exactly one input, and the output is a node of the graph;
 /// 2. there is no cycle, and every node has exactly the operands its operator takes;
 /// 3. names are unique, and every node has an origin;
-/// 4. the shape of every node is the one that follows from its operands, and is not empty;
+/// 4. the shape of every node is the one that follows from its operands, and holds 1 to 2^36
+///    elements;
 /// 5. constants hold as many elements as their shape says, and real ones are finite.
 ///
 /// From [`Stage::Canonical`] on:
@@ -74,7 +78,8 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
 /// In a [`Stage::Quantized`] graph, with a bound in units of the value's last bit:
 ///
 /// 9. every node has a fixed-point type that follows from its operands' types by its operator's
-///    rule; summands have one scale; a linear layer's operand has a dealt client share;
+///    rule; summands have one scale; a linear layer's operand has a dealt client share and its
+///    constants are integers;
 /// 10. every bound is below half the modulus; below a quarter of it at the operand of a Block-ReLU
 ///     or refresh; a block sum is below half of the operand's modulus;
 /// 11. every bound that is not observed follows from those before by interval arithmetic over the
@@ -117,8 +122,13 @@ impl Checker<'_> {
     fn structure(&mut self) {
         let g = self.graph;
         let order = g.topo();
-        if order.len() != g.len() {
-            self.report(&g.name, "the graph has a cycle");
+        let outside = |id: &NodeId| !order.contains(id);
+        if let Some(mut id) = g.dag.node_indices().find(outside) {
+            // Every node left out has an operand left out, so walking back ends on a cycle.
+            for _ in 0..g.len() {
+                id = g.operands(id).into_iter().find(outside).unwrap_or(id);
+            }
+            self.at(id, "it lies on a cycle");
             return;
         }
         let inputs = order.iter().filter(|i| matches!(g.node(**i).op, Op::Input)).count();
@@ -129,7 +139,7 @@ impl Checker<'_> {
             self.report(&g.name, "the graph has no output");
         }
         for (i, c) in g.consts.iter().enumerate() {
-            if c.shape.iter().product::<usize>() != c.data.len() {
+            if elements(&c.shape) != c.data.len() {
                 self.report(format!("constant {i} \"{}\"", c.name), "its elements do not fill its shape");
             }
             if matches!(&c.data, ConstData::Float(v) if v.iter().any(|x| !x.is_finite())) {
@@ -154,6 +164,8 @@ impl Checker<'_> {
             }
             if node.is_empty() {
                 self.at(id, format!("its shape {:?} is empty", node.shape));
+            } else if node.len() > MAX_LEN {
+                self.at(id, format!("its shape {:?} holds too many elements", node.shape));
             }
             if matches!(node.op, Op::Input) {
                 continue;
@@ -221,11 +233,15 @@ impl Checker<'_> {
                 || fixed.modulus > ring
                 || ring > 64
                 || fixed.frac > 62
-                || fixed.gain.is_nan()
+                || !fixed.gain.is_finite()
                 || fixed.gain <= 0.0
             {
                 self.at(id, format!("its type is out of bounds (modulus {}, ring {ring})", fixed.modulus));
                 continue;
+            }
+            let real = |c: &ConstId| !matches!(g.get_const(*c).map(|c| &c.data), Some(ConstData::Int(_)));
+            if node.op.consts().iter().any(real) {
+                self.at(id, "its constants are not integers");
             }
             let operands: Vec<Fixed> = g.operands(id).iter().filter_map(|o| g.node(*o).fixed).collect();
             if operands.len() == node.op.arity()
@@ -340,7 +356,7 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             expect(Fixed { frac: x.frac - bits, modulus: x.modulus - bits, ..x })
         }
         Op::SumPool { divisor, .. } => expect(Fixed { gain: x.gain / *divisor as f64, ..x }),
-        Op::Divide { shift, .. } => expect(Fixed { frac: x.frac + shift, ..x }),
+        Op::Divide { shift, .. } => expect(Fixed { frac: x.frac.saturating_add(*shift), ..x }),
         Op::Reduce { modulus } => {
             if *modulus > x.modulus {
                 return Err(format!("cannot reduce {} bits to {modulus}", x.modulus));
