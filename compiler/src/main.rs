@@ -146,7 +146,13 @@ impl Observer for Watch<'_> {
         if self.args.print_after.iter().any(|p| p == name) {
             let text = format!("# after {name}\n{graph}\n");
             // With --json, standard output is for the machine.
-            let print = || if self.args.json { Ok(eprint!("{text}")) } else { say(&text) };
+            let print = || {
+                if !self.args.json {
+                    return say(&text);
+                }
+                eprint!("{text}");
+                Ok(())
+            };
             let said = self.bar.suspend(print);
             self.failed = self.failed.take().or(said.err());
         }
