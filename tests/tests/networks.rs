@@ -115,7 +115,7 @@ fn blocks_identity_and_zero_channels() {
         ("mixed", |g| BlockChoice::Plan(mixed_plan(g))),
         ("identity layers", |g| BlockChoice::Plan(some_layers(g, 4, Block::Identity))),
     ];
-    for (network, count) in [("fmnist_resnet8", 512), ("fmnist_resnet20", 250)] {
+    for (network, count) in [("fmnist_resnet8", 512), ("fmnist_resnet20", 512)] {
         let test = images("fmnist_test.npz", count);
         for (name, choice) in choices {
             let graph = trained(network);
