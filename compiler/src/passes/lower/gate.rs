@@ -313,9 +313,9 @@ impl Lowering<'_> {
         [part, d]
     }
 
-    /// `a_C` at the client, online.
-    fn client_mask(&mut self, o: &Opening) -> BufferId {
-        o.a_c.map_or(o.z.client, |s| self.b.draw(Client, Online, s))
+    /// `a_C` at the client.
+    fn client_mask(&mut self, o: &Opening, phase: Phase) -> BufferId {
+        o.a_c.map_or(o.z.client, |s| self.b.draw(Client, phase, s))
     }
 
     /// The public sums `e` of the blocks at a role: nibbles below the sign bit, and the sign bit.
@@ -423,7 +423,7 @@ impl Lowering<'_> {
         let delta = self.b.emit(role, Online, Inst::Xnor, &[sign.top, carry], blocks);
         let a = match role {
             Server => self.b.draw(Server, Online, g.open.a_s),
-            _ => self.client_mask(&g.open),
+            _ => self.client_mask(&g.open, Online),
         };
         let mut operands = vec![sign.d, delta, a];
         let lift = g.dealt.lift.into_iter().flatten();
@@ -478,10 +478,8 @@ impl Lowering<'_> {
         let public = b.emit(Server, Online, Inst::LiftPublic, &[d], wide);
         let server = b.emit(Server, Online, Inst::Add, &[public, secret], wide);
         let v = b.draw(Client, Offline, p.dealt.v);
-        let a_c = match p.open.a_c {
-            Some(s) => b.draw(Client, Offline, s),
-            None => p.open.z.client,
-        };
+        let a_c = self.client_mask(&p.open, Offline);
+        let b = &mut self.b;
         let client = b.emit(Client, Offline, join.clone(), &[a_c, v], wide);
         let v = b.draw(Dealer, Offline, p.dealt.v);
         let dealer = b.emit(Dealer, Offline, join, &[p.open.dealer[0], v], wide);
