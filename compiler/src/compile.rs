@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::onnx::{ImportErrors, ImportOptions, import};
 use crate::passes::lower::{LowerError, LowerOptions, Lowered, lower};
 use crate::passes::{Pass, PassError, PassOptions, run_all};
+use crate::plan::Plan;
 
 /// Choices of a compilation.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +22,11 @@ pub struct CompileOptions {
 
 /// A compiled network.
 pub struct Compiled {
-    /// The network in real numbers with its blocks: what the secure result approximates.
+    /// The network in real numbers with its blocks, pruned: what the secure result approximates.
     pub real: Graph,
+    /// The blocks of every ReLU, those included that were pruned; compiling with it gives the same
+    /// program.
+    pub plan: Plan,
     /// The quantized graph.
     pub graph: Graph,
     /// Program and weights.
@@ -80,18 +84,20 @@ pub fn compile_graph(
     observer: &mut dyn Observer,
 ) -> Result<Compiled, CompileError> {
     observer.end(None, &graph);
-    let mut real = None;
+    let (mut plan, mut real) = (None, None);
     run_all(&mut graph, &options.passes, &mut |pass, graph, done| {
         if !done {
             return observer.begin(pass);
         }
-        if pass.name == "plan" {
-            real = Some(graph.clone());
+        match pass.name {
+            "plan" => plan = Some(Plan::of(graph)),
+            "prune" => real = Some(graph.clone()),
+            _ => {}
         }
         observer.end(Some(pass), graph);
     })?;
     let lowered = lower(&graph, options.lower)?;
     verify(&lowered.program)?;
     let real = real.unwrap_or_else(|| graph.clone());
-    Ok(Compiled { real, graph, lowered })
+    Ok(Compiled { real, plan: plan.unwrap_or_default(), graph, lowered })
 }

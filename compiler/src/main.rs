@@ -237,7 +237,7 @@ fn make_directory(dir: &Path) -> Result<()> {
 fn write(dir: &Path, compiled: &Compiled) -> Result<()> {
     make_directory(dir)?;
     save(dir, &compiled.lowered.program, &compiled.lowered.weights).into_diagnostic()?;
-    let plan = Plan::of(&compiled.real).to_ron().into_diagnostic()?;
+    let plan = compiled.plan.to_ron().into_diagnostic()?;
     let path = dir.join("plan.ron");
     fs::write(&path, plan).into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))
 }

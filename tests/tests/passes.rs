@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use bcc_compiler::float::Executor;
-use bcc_compiler::passes::{BlockChoice, PassOptions, canonicalize, fold, plan, quantize, range};
+use bcc_compiler::passes::{BlockChoice, PassOptions, canonicalize, fold, plan, prune, quantize, range};
 use bcc_ir::Block;
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, Stage, verify};
@@ -313,7 +313,9 @@ fn plan_blocks() {
         .conv("conv2", 2, k([1, 1]))
         .relu("relu2")
         .done();
-    assert_eq!(gates(&planned("all_identity", &g, &BlockChoice::Uniform(Block::Identity))), 0);
+    let identity = planned("all_identity", &g, &BlockChoice::Uniform(Block::Identity));
+    assert_eq!(gates(&identity), 2);
+    assert_eq!(gates(&same("prune_all_identity", &identity, Stage::Canonical, prune::run)), 0);
     assert_eq!(gates(&planned("uniform", &g, &BlockChoice::Uniform(Block::Patch { h: 2, w: 2 }))), 2);
     assert_eq!(gates(&planned("keep", &g, &BlockChoice::Keep)), 2);
     let one = bcc_compiler::plan::Plan {

@@ -4,6 +4,7 @@ pub mod canonicalize;
 pub mod fold;
 pub mod lower;
 pub mod plan;
+pub mod prune;
 pub mod quantize;
 pub mod range;
 
@@ -113,9 +114,18 @@ pub static PASSES: &[Pass] = &[
     },
     Pass {
         name: "plan",
-        what: "gives every channel its block and removes ReLUs that pass everything",
+        what: "gives every channel its block",
         stage: Stage::Canonical,
         run: |g, o| Ok(plan::run(g, &o.blocks)?),
+    },
+    Pass {
+        name: "prune",
+        what: "removes ReLUs that pass everything",
+        stage: Stage::Canonical,
+        run: |g, _| {
+            prune::run(g);
+            Ok(())
+        },
     },
     Pass {
         name: "range",

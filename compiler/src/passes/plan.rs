@@ -1,27 +1,16 @@
 //! Gives every channel its block.
 
-use bcc_ir::Block;
-use bcc_ir::graph::{Graph, Op};
+use bcc_ir::graph::Graph;
 
 use super::BlockChoice;
 use crate::plan::{Plan, PlanError};
 
-/// Applies a choice of blocks. A ReLU whose channels all pass is removed: what follows it decides
-/// what its value needs.
+/// Applies a choice of blocks. No node goes: what the blocks make superfluous is left to
+/// [`prune`](super::prune), so that the graph still says the whole plan.
 pub fn run(graph: &mut Graph, choice: &BlockChoice) -> Result<(), PlanError> {
     match choice {
-        BlockChoice::Keep => {}
-        BlockChoice::Uniform(block) => Plan::uniform(graph, *block).apply(graph)?,
-        BlockChoice::Plan(plan) => plan.apply(graph)?,
+        BlockChoice::Keep => Ok(()),
+        BlockChoice::Uniform(block) => Plan::uniform(graph, *block).apply(graph),
+        BlockChoice::Plan(plan) => plan.apply(graph),
     }
-    for id in graph.topo() {
-        let passes =
-            matches!(&graph.node(id).op, Op::BlockRelu { blocks, .. } if blocks.iter().all(|b| *b == Block::Identity));
-        if passes {
-            let operand = graph.operand(id);
-            graph.bypass(id, operand);
-        }
-    }
-    graph.remove_dead();
-    Ok(())
 }
