@@ -11,9 +11,12 @@ use bcc_compiler::onnx::{ImportOptions, import};
 use bcc_compiler::passes::lower::LowerOptions;
 use bcc_compiler::passes::{BlockChoice, PASSES, Pass, PassOptions};
 use bcc_compiler::plan::{Plan, parse_block};
+use bcc_compiler::predicted::Predicted;
+use bcc_compiler::rates::default_rates;
 use bcc_compiler::report::{BoundsSummary, Report, bounds, grouped};
 use bcc_ir::graph::Graph;
 use bcc_ir::program::file::{PROGRAM_FILE, load_program, save};
+use bcc_ir::time::{Network, Rates};
 use clap::{Args, Parser, Subcommand};
 use indicatif::ProgressBar;
 use miette::{IntoDiagnostic, Result, WrapErr, bail};
@@ -96,6 +99,12 @@ struct InspectArgs {
     /// Print every instruction of every role instead
     #[arg(long, conflicts_with = "json")]
     listing: bool,
+    /// Predict seconds on a network: loopback, lan, wan, or a file
+    #[arg(long, value_name = "NAME", conflicts_with = "listing")]
+    network: Option<String>,
+    /// Rates that `bcr rates` measured; those of one machine that this version knows if not given
+    #[arg(long, value_name = "FILE", requires = "network")]
+    rates: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -298,7 +307,13 @@ fn inspect(args: &InspectArgs) -> Result<()> {
     if args.listing {
         return say(&loaded.program.to_string());
     }
-    let report = Report::new(&loaded.program).map_err(|e| miette::miette!("the program does not run: {e:?}"))?;
+    let stuck = |e| miette::miette!("the program does not run: {e:?}");
+    let mut report = Report::new(&loaded.program).map_err(stuck)?;
+    if let Some(network) = &args.network {
+        let rates = args.rates.as_deref().map_or_else(|| Ok(default_rates()), Rates::load).into_diagnostic()?;
+        let network = Network::named(network, &rates).into_diagnostic().wrap_err("--network")?;
+        report.predicted = Some(Predicted::new(&loaded.program, &rates, network).map_err(stuck)?);
+    }
     if args.json {
         return say(&(serde_json::to_string_pretty(&report).into_diagnostic()? + "\n"));
     }

@@ -6,6 +6,8 @@ use bcc_ir::program::{Phase, Program, Role};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use crate::predicted::Predicted;
+
 /// One layer of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerRow {
@@ -96,6 +98,9 @@ pub struct Report {
     pub layers: Vec<LayerRow>,
     /// Sums.
     pub totals: Totals,
+    /// Seconds, where a network was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
 }
 
 fn phase_totals(t: &LayerTraffic, phase: Phase) -> PhaseTotals {
@@ -143,6 +148,7 @@ impl Report {
             ring: program.ring,
             layers: program.layers.iter().zip(&t.layers).map(row).collect(),
             totals,
+            predicted: None,
         })
     }
 
@@ -151,13 +157,15 @@ impl Report {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         let head = ["layer", "op", "shape", "frac", "mod", "DReLUs", "setup B", "offline B", "online B", "rounds"];
-        table.set_header(head);
-        for l in &self.layers {
+        let seconds = self.predicted.as_ref().map(|p| &p.layers);
+        table.set_header(head.into_iter().chain(seconds.map(|_| "online ms")));
+        for (i, l) in self.layers.iter().enumerate() {
             let shape = l.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
             let numbers = [l.drelus, l.setup_bytes, l.offline_bytes, l.online_bytes, l.rounds];
             let numbers = numbers.map(|n| if n == 0 { "-".to_string() } else { grouped(n) });
             let mut row = vec![l.name.clone(), l.op.clone(), shape, l.frac.to_string(), l.modulus.to_string()];
             row.extend(numbers);
+            row.extend(seconds.and_then(|s| s.get(i)).map(|s| format!("{:.3}", 1e3 * s.online)));
             table.add_row(row);
         }
         for column in table.column_iter_mut().skip(3) {
@@ -177,6 +185,9 @@ impl Report {
                 grouped(b.server),
                 grouped(b.dealer)
             );
+        }
+        if let Some(p) = &self.predicted {
+            text += &p.text();
         }
         text
     }

@@ -9,5 +9,6 @@
 pub mod geometry;
 pub mod graph;
 pub mod program;
+pub mod time;
 
 pub use geometry::{Block, ConvShape, PoolShape, Window};

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod plan;
 pub mod port;
 pub mod prg;
+pub mod rates;
 pub mod session;
 pub mod state;
 pub mod stats;

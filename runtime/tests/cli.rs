@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use bcc_ir::program::file;
+use bcc_ir::time::{Kind, Rates};
 use common::{integers, small_network};
 use ndarray::{Array2, ArrayD};
 use ndarray_npy::{read_npy, write_npy};
@@ -135,4 +136,19 @@ fn mistakes_are_explained() {
     bytes[last] ^= 1;
     std::fs::write(&path, bytes).unwrap();
     fails(&["run", ".", "--input", "x.npy"], "damaged");
+}
+
+#[test]
+fn rates_of_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let json = ok(&run(dir.path(), &["rates", "-o", "r.ron", "--json"]));
+    let rates = Rates::load(&dir.path().join("r.ron")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    for kind in Kind::ALL {
+        assert!(rates.rates[&kind].unit_ns >= 0.0 && json["rates"][kind.name()]["unit_ns"].is_number());
+    }
+    assert_eq!(json["measured"]["cores"], rates.measured.cores);
+    let out = run(dir.path(), &["rates", "-o", "nowhere/r.ron"]);
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && err.contains("cannot write nowhere/r.ron"), "{err}");
 }

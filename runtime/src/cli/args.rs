@@ -28,6 +28,8 @@ pub enum Command {
     Server(Server),
     /// Be the dealer: needs program.bcc only.
     Dealer(Dealer),
+    /// Measure this machine, so that bcc inspect can predict times.
+    Rates(Rates),
 }
 
 /// Options of every command.
@@ -166,4 +168,15 @@ pub struct Dealer {
     /// How to serve.
     #[command(flatten)]
     pub serve: Serve,
+}
+
+/// `bcr rates`.
+#[derive(Args)]
+pub struct Rates {
+    /// Where the rates go, as RON.
+    #[arg(short, long, default_value = "rates.ron", value_name = "FILE")]
+    pub output: PathBuf,
+    /// Print the rates as JSON.
+    #[arg(long)]
+    pub json: bool,
 }

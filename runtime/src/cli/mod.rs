@@ -3,6 +3,7 @@
 pub mod args;
 mod data;
 mod party;
+mod rates;
 mod run;
 
 use std::io::IsTerminal;
@@ -27,6 +28,7 @@ pub fn main(cli: Cli) -> Result<()> {
         Command::Client(a) => party::client(a),
         Command::Server(a) => party::server(a),
         Command::Dealer(a) => party::dealer(a),
+        Command::Rates(a) => rates::rates(&a),
     }
 }
 

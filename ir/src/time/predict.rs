@@ -1,0 +1,293 @@
+//! Three roles with a clock each walk through a program.
+//!
+//! - An instruction takes its work at the rates, on as many cores as its work can be split over.
+//!   Roles on one machine share its cores: where they want more than there are, each gets the same
+//!   fraction of what it wants.
+//! - A message is handed to its link when the send's work is done; the sender goes on. It waits
+//!   until the link's direction is free, occupies it for its bytes (header included), and is there
+//!   half a round trip after its last byte left. A receive waits for that, then works.
+//! - All roles start a phase together. Setup and offline phase end when client and server are
+//!   through, the online phase when the client has its output.
+//!
+//! Left out: connecting and greeting, the wait of client and server for each other between phases
+//! (half a round trip more in what `bcr` counts), a dealer that works ahead, TCP's slow start and
+//! headers, the processor's work for the network, caches.
+//!
+//! The *critical path* of a phase leads from its end back to its start, over what each step waited
+//! for: the work before it, or a message, its time on the way (*latency*), on the link
+//! (*bandwidth*), and before that its sender's work. So the parts of all layers add up to the phase.
+
+use serde::Serialize;
+
+use super::{Network, Rates, instruction_work};
+use crate::program::traffic::{Stuck, schedule};
+use crate::program::{Inst, Phase, Program, Role};
+
+/// Seconds of a critical path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Seconds {
+    /// In instructions.
+    pub compute: f64,
+    /// Of messages on the way.
+    pub latency: f64,
+    /// Of messages occupying links.
+    pub bandwidth: f64,
+}
+
+impl Seconds {
+    /// All of them.
+    pub fn total(&self) -> f64 {
+        self.compute + self.latency + self.bandwidth
+    }
+
+    fn add(&mut self, other: &Seconds) {
+        self.compute += other.compute;
+        self.latency += other.latency;
+        self.bandwidth += other.bandwidth;
+    }
+}
+
+/// One phase.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PhasePrediction {
+    /// From the start to the end.
+    pub path: Seconds,
+    /// What of it belongs to each layer of the program.
+    pub layers: Vec<Seconds>,
+    /// Seconds that client, server and dealer compute, on one core.
+    pub busy: [f64; 3],
+}
+
+/// The times of one setup and one inference.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Prediction {
+    /// By [`Phase`].
+    pub phases: [PhasePrediction; 3],
+}
+
+impl Prediction {
+    /// A phase.
+    pub fn phase(&self, phase: Phase) -> &PhasePrediction {
+        &self.phases[phase.index()]
+    }
+}
+
+/// Predicts the times of a verified program.
+pub fn predict(program: &Program, rates: &Rates, network: &Network) -> Result<Prediction, Stuck> {
+    // A program that does not get to its end has no time.
+    schedule(program)?;
+    Ok(Prediction { phases: Phase::ALL.map(|phase| Walk::new(program, phase, rates, network).run()) })
+}
+
+/// When an instruction ran.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    /// The one before was done.
+    ready: f64,
+    /// It started: later where it waited for a message.
+    start: f64,
+    end: f64,
+}
+
+/// When a message travelled.
+#[derive(Clone, Copy)]
+struct Flight {
+    /// Index of the send in its role's code.
+    send: usize,
+    /// It was there.
+    arrive: f64,
+    /// The message that the link was busy with before, if it had to wait for that.
+    behind: Option<usize>,
+}
+
+/// What a role is doing.
+#[derive(Clone, Copy)]
+enum State {
+    /// Working on the instruction: seconds on one core that are left, cores that it can use.
+    Work { left: f64, cores: u32 },
+    /// Waiting for a message.
+    Wait { message: usize },
+    /// Through.
+    Done,
+}
+
+struct Walk<'a> {
+    program: &'a Program,
+    phase: Phase,
+    rates: &'a Rates,
+    network: &'a Network,
+    now: f64,
+    at: [usize; 3],
+    states: [State; 3],
+    spans: [Vec<Span>; 3],
+    flights: Vec<Option<Flight>>,
+    /// When the link's direction is free again, and the message that it was last busy with.
+    links: [[(f64, Option<usize>); 3]; 3],
+    busy: [f64; 3],
+}
+
+impl<'a> Walk<'a> {
+    fn new(program: &'a Program, phase: Phase, rates: &'a Rates, network: &'a Network) -> Self {
+        let spans = Role::ALL.map(|r| vec![Span::default(); program.code(r).phases[phase.index()].len()]);
+        let mut walk = Walk {
+            program,
+            phase,
+            rates,
+            network,
+            now: 0.0,
+            at: [0; 3],
+            states: [State::Done; 3],
+            spans,
+            flights: vec![None; program.messages.len()],
+            links: [[(0.0, None); 3]; 3],
+            busy: [0.0; 3],
+        };
+        Role::ALL.into_iter().for_each(|r| walk.enter(r));
+        walk
+    }
+
+    fn run(mut self) -> PhasePrediction {
+        while self.step() {}
+        self.path()
+    }
+
+    /// The instruction that a role is at.
+    fn inst(&self, role: Role) -> Option<&'a Inst> {
+        let code = &self.program.code(role).phases[self.phase.index()];
+        code.get(self.at[role.index()]).map(|i| &i.inst)
+    }
+
+    /// Comes to the next instruction.
+    fn enter(&mut self, role: Role) {
+        let r = role.index();
+        let next = self.inst(role);
+        if let Some(span) = self.spans[r].get_mut(self.at[r]) {
+            span.ready = self.now;
+        }
+        match next {
+            None => self.states[r] = State::Done,
+            Some(Inst::Receive { message }) => {
+                let message = *message as usize;
+                self.states[r] = State::Wait { message };
+                if self.flights[message].is_some_and(|f| f.arrive <= self.now) {
+                    self.begin(role);
+                }
+            }
+            Some(_) => self.begin(role),
+        }
+    }
+
+    /// Starts to work on the instruction.
+    fn begin(&mut self, role: Role) {
+        let r = role.index();
+        let code = self.program.code(role);
+        let work = instruction_work(code, &code.phases[self.phase.index()][self.at[r]]);
+        let left = self.rates.seconds(&work);
+        let cores = work.parallelism(self.network.shared_cores.unwrap_or(self.rates.measured.cores));
+        self.busy[r] += left;
+        self.spans[r][self.at[r]].start = self.now;
+        self.states[r] = State::Work { left, cores };
+    }
+
+    /// Is through with the instruction.
+    fn end(&mut self, role: Role) {
+        let r = role.index();
+        let index = self.at[r];
+        self.spans[r][index].end = self.now;
+        if let Some(Inst::Send { message }) = self.inst(role) {
+            let m = &self.program.messages[*message as usize];
+            let link = &mut self.links[m.from.index()][m.to.index()];
+            let (free, last) = *link;
+            let depart = self.now.max(free);
+            let gone = depart + m.wire_bytes() as f64 * self.network.byte_seconds();
+            *link = (gone, Some(*message as usize));
+            let behind = if free > self.now { last } else { None };
+            let arrive = gone + self.network.one_way_seconds();
+            self.flights[*message as usize] = Some(Flight { send: index, arrive, behind });
+        }
+        self.at[r] += 1;
+        self.enter(role);
+    }
+
+    /// Cores that a role gets of `wanted`.
+    fn share(&self, wanted: u32) -> f64 {
+        let all: u32 = self.states.iter().map(|s| if let State::Work { cores, .. } = s { *cores } else { 0 }).sum();
+        match self.network.shared_cores {
+            Some(cores) if all > cores => f64::from(wanted) * f64::from(cores) / f64::from(all),
+            _ => f64::from(wanted),
+        }
+    }
+
+    /// Goes to the next time at which something happens; `false` if nothing does.
+    fn step(&mut self) -> bool {
+        let next = |r: Role| match self.states[r.index()] {
+            State::Work { left, cores } => Some(self.now + left / self.share(cores)),
+            State::Wait { message } => self.flights[message].map(|f| f.arrive),
+            State::Done => None,
+        };
+        let times = Role::ALL.map(next);
+        let Some(then) = times.iter().flatten().copied().min_by(f64::total_cmp) else { return false };
+        let passed = then - self.now;
+        let shares = self.states.map(|s| if let State::Work { cores, .. } = s { self.share(cores) } else { 0.0 });
+        for (state, share) in self.states.iter_mut().zip(shares) {
+            if let State::Work { left, .. } = state {
+                *left = (*left - passed * share).max(0.0);
+            }
+        }
+        self.now = then;
+        for (role, time) in Role::ALL.into_iter().zip(times) {
+            if time == Some(then) {
+                match self.states[role.index()] {
+                    State::Work { .. } => self.end(role),
+                    State::Wait { .. } => self.begin(role),
+                    State::Done => {}
+                }
+            }
+        }
+        true
+    }
+
+    /// Follows the critical path back from the end of the phase.
+    fn path(self) -> PhasePrediction {
+        let mut layers = vec![Seconds::default(); self.program.layers.len()];
+        let mut path = Seconds::default();
+        let end = |r: Role| self.spans[r.index()].last().map_or(0.0, |s| s.end);
+        let mut role = Role::Client;
+        if self.phase != Phase::Online && end(Role::Server) > end(Role::Client) {
+            role = Role::Server;
+        }
+        let mut add = |layer: u32, part: Seconds| {
+            path.add(&part);
+            if let Some(l) = layers.get_mut(layer as usize) {
+                l.add(&part);
+            }
+        };
+        let mut left = self.spans[role.index()].len();
+        while let Some(index) = left.checked_sub(1) {
+            let span = self.spans[role.index()][index];
+            let instruction = &self.program.code(role).phases[self.phase.index()][index];
+            add(instruction.layer, Seconds { compute: span.end - span.start, ..Seconds::default() });
+            left = index;
+            if span.start <= span.ready {
+                continue;
+            }
+            let Inst::Receive { message } = instruction.inst else { continue };
+            let mut message = message as usize;
+            let mut latency = self.network.one_way_seconds();
+            while let Some(flight) = self.flights[message] {
+                let m = &self.program.messages[message];
+                let bandwidth = m.wire_bytes() as f64 * self.network.byte_seconds();
+                add(m.layer, Seconds { latency, bandwidth, ..Seconds::default() });
+                latency = 0.0;
+                match flight.behind {
+                    Some(before) => message = before,
+                    None => {
+                        (role, left) = (m.from, flight.send + 1);
+                        break;
+                    }
+                }
+            }
+        }
+        PhasePrediction { path, layers, busy: self.busy }
+    }
+}

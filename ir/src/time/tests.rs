@@ -1,0 +1,211 @@
+//! Tiny programs, timed by hand.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::program::traffic::traffic;
+use crate::program::{Code, Inst, Instruction, Layer, Message, Phase, Port, Program, Role, Type};
+use Role::{Client, Dealer, Server};
+
+/// Builds online code; every instruction belongs to the layer given last.
+struct Builder {
+    program: Program,
+    layer: u32,
+}
+
+impl Builder {
+    fn new(layers: usize) -> Builder {
+        let port =
+            |name: &str| Port { name: name.into(), shape: vec![1, 1], frac: 0, modulus: 8, gain: 1.0, bound: 1.0 };
+        let layer = |i: usize| Layer {
+            name: format!("layer {i}"),
+            op: "Op".into(),
+            shape: vec![1],
+            frac: 0,
+            modulus: 8,
+            drelus: 0,
+        };
+        let program = Program {
+            name: "by hand".into(),
+            ring: 8,
+            input: port("x"),
+            output: port("y"),
+            epilogue: Vec::new(),
+            layers: (0..layers).map(layer).collect(),
+            weights: Vec::new(),
+            streams: Vec::new(),
+            messages: Vec::new(),
+            roles: [Code::default(), Code::default(), Code::default()],
+            taps: Vec::new(),
+        };
+        Builder { program, layer: 0 }
+    }
+
+    fn push(&mut self, role: Role, inst: Inst, inputs: Vec<u32>, outputs: Vec<u32>) {
+        let instruction = Instruction { inst, inputs, outputs, layer: self.layer };
+        self.program.roles[role.index()].phases[Phase::Online.index()].push(instruction);
+    }
+
+    /// A pass over `len` elements.
+    fn compute(&mut self, role: Role, len: usize) {
+        let buffers = &mut self.program.roles[role.index()].buffers;
+        buffers.push(Type::Ring { bits: 8, len });
+        let b = buffers.len() as u32 - 1;
+        self.push(role, Inst::Zero, vec![], vec![b]);
+    }
+
+    /// Declares and sends a message of `bytes`, header included.
+    fn send(&mut self, from: Role, to: Role, bytes: usize) -> u32 {
+        let message = self.program.messages.len() as u32;
+        self.program.messages.push(Message {
+            name: format!("message {message}"),
+            from,
+            to,
+            phase: Phase::Online,
+            layer: self.layer,
+            parts: vec![Type::Ring { bits: 8, len: bytes - Message::HEADER as usize }],
+            reveal: false,
+        });
+        self.push(from, Inst::Send { message }, vec![], vec![]);
+        message
+    }
+
+    fn receive(&mut self, message: u32) {
+        let to = self.program.messages[message as usize].to;
+        self.push(to, Inst::Receive { message }, vec![], vec![]);
+    }
+}
+
+/// Nothing takes time but passes over elements: a second each.
+fn rates(seconds: f64) -> Rates {
+    let mut all: BTreeMap<Kind, Rate> = Kind::ALL.into_iter().map(|k| (k, Rate::default())).collect();
+    all.insert(Kind::Elements, Rate { call_ns: 0.0, unit_ns: 1e9 * seconds });
+    Rates {
+        measured: Measured { cores: 2, ..Measured::default() },
+        loopback: Loopback { bytes_per_second: 1.0, rtt_seconds: 1.0 },
+        rates: all,
+    }
+}
+
+fn network(bytes_per_second: f64, rtt_seconds: f64, shared_cores: Option<u32>) -> Network {
+    Network { name: "by hand".into(), bytes_per_second, rtt_seconds, shared_cores }
+}
+
+fn online(b: &Builder, rates: &Rates, network: &Network) -> PhasePrediction {
+    let p = predict(&b.program, rates, network).unwrap().phase(Phase::Online).clone();
+    // The layers are the path, taken apart.
+    let sum: f64 = p.layers.iter().map(Seconds::total).sum();
+    assert!((sum - p.path.total()).abs() < 1e-9, "{sum} of {}", p.path.total());
+    p
+}
+
+#[track_caller]
+fn near(got: f64, want: f64) {
+    assert!((got - want).abs() < 1e-6, "{got}, not {want}");
+}
+
+/// The server computes between a message of the client and its answer.
+fn there_and_back() -> Builder {
+    let mut b = Builder::new(3);
+    b.compute(Client, 2);
+    b.layer = 1;
+    let up = b.send(Client, Server, 1000);
+    b.receive(up);
+    b.compute(Server, 3);
+    b.layer = 2;
+    let down = b.send(Server, Client, 500);
+    b.receive(down);
+    b
+}
+
+#[test]
+fn latency_alone_is_rounds() {
+    let b = there_and_back();
+    let n = network(f64::INFINITY, 0.4, None);
+    let p = online(&b, &rates(0.0), &n);
+    let rounds = traffic(&b.program).unwrap().total.rounds[Phase::Online.index()];
+    assert_eq!(rounds, 2);
+    near(p.path.total(), rounds as f64 * n.one_way_seconds());
+    near(p.path.latency, 0.4);
+    near(p.layers[1].latency, 0.2);
+}
+
+#[test]
+fn all_parts_add_up() {
+    let p = online(&there_and_back(), &rates(1.0), &network(100.0, 0.4, None));
+    near(p.path.compute, 5.0);
+    near(p.path.bandwidth, 15.0);
+    near(p.path.latency, 0.4);
+    near(p.layers[0].total(), 2.0);
+    near(p.layers[1].total(), 0.2 + 10.0 + 3.0);
+    near(p.layers[2].total(), 0.2 + 5.0);
+    near(p.busy[0], 2.0);
+    near(p.busy[1], 3.0);
+}
+
+#[test]
+fn links_carry_both_ways_at_once_and_messages_in_turn() {
+    let mut b = Builder::new(2);
+    let up = b.send(Client, Server, 900);
+    let first = b.send(Server, Client, 300);
+    b.layer = 1;
+    let second = b.send(Server, Client, 400);
+    let dealt = b.send(Dealer, Client, 650);
+    for m in [up, first, second, dealt] {
+        b.receive(m);
+    }
+    let p = online(&b, &rates(0.0), &network(100.0, 2.0, None));
+    // The server's two messages share a link's direction; the others have their own.
+    near(p.path.bandwidth, 7.0);
+    near(p.path.latency, 1.0);
+    near(p.layers[0].total(), 3.0);
+    near(p.layers[1].total(), 5.0);
+}
+
+#[test]
+fn a_message_that_is_there_is_not_waited_for() {
+    let mut b = Builder::new(1);
+    let early = b.send(Dealer, Client, 100);
+    b.compute(Client, 9);
+    b.receive(early);
+    let p = online(&b, &rates(1.0), &network(100.0, 2.0, None));
+    near(p.path.compute, 9.0);
+    near(p.path.total(), 9.0);
+}
+
+#[test]
+fn one_machine_shares_its_cores() {
+    let mut b = Builder::new(1);
+    b.compute(Client, 4);
+    b.compute(Server, 1);
+    b.compute(Dealer, 1);
+    let total = |cores| online(&b, &rates(1.0), &network(1.0, 0.0, cores)).path.total();
+    near(total(None), 4.0);
+    near(total(Some(3)), 4.0);
+    // Three want one core each of two until the short ones are through, at 1.5 s.
+    near(total(Some(2)), 4.5);
+    near(total(Some(1)), 6.0);
+}
+
+#[test]
+fn work_that_can_be_split_takes_several_cores() {
+    let mut b = Builder::new(1);
+    let code = &mut b.program.roles[0];
+    code.buffers.push(Type::Ring { bits: 32, len: 1 << 20 });
+    b.push(Client, Inst::Draw { stream: 0 }, vec![], vec![0]);
+    let mut r = rates(0.0);
+    r.rates.insert(Kind::DrawnBytes, Rate { call_ns: 0.0, unit_ns: 1e9 / (1u64 << 22) as f64 });
+    near(online(&b, &r, &network(1.0, 0.0, None)).path.total(), 0.5);
+    near(online(&b, &r, &network(1.0, 0.0, Some(4))).path.total(), 0.25);
+    near(online(&b, &r, &network(1.0, 0.0, Some(1))).path.total(), 1.0);
+}
+
+#[test]
+fn a_program_that_waits_for_ever_has_no_time() {
+    let mut b = Builder::new(1);
+    b.program = there_and_back().program;
+    b.program.roles[1].phases[Phase::Online.index()].pop();
+    let stuck = predict(&b.program, &rates(0.0), &Network::lan()).unwrap_err();
+    assert_eq!(stuck.waiting, vec![(Client, "message 1".to_string())]);
+}

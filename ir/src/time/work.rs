@@ -1,0 +1,395 @@
+//! What instructions do, counted.
+
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::{ConvShape, PoolShape};
+use crate::program::{BlockMap, Code, Inst, Instruction, Phase, Program, Role, Type, carry_terms};
+
+/// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Multiply-accumulates of a convolution with at least [`NARROW`] output channels in a group,
+    /// padding counted.
+    ConvMacs,
+    /// Operand elements that such a convolution gathers: one for each tap and output pixel.
+    ConvTaps,
+    /// Weights that such a convolution arranges.
+    ConvWeights,
+    /// Multiply-accumulates of a convolution with fewer output channels in a group, depthwise ones
+    /// above all.
+    DepthwiseMacs,
+    /// Multiply-accumulates of a fully connected layer.
+    DenseMacs,
+    /// Taps of a sum over windows, padding counted.
+    PoolTaps,
+    /// Result elements of a pass over ring elements: sums, reductions, truncations, lifts.
+    Elements,
+    /// Result elements of a transposition.
+    Transposed,
+    /// Result elements of a gather, a padding or an assembly.
+    Gathered,
+    /// Elements taken from the weights file.
+    Weights,
+    /// Bytes of randomness: whole bytes of every ring element, whole words of every plane.
+    DrawnBytes,
+    /// 64-bit words of bit planes that an exclusive or or a choice of planes writes.
+    BitWords,
+    /// Ring elements taken apart into bit planes.
+    ToBits,
+    /// Ring elements made of bits.
+    FromBits,
+    /// Pairs of ring elements compared for a wrap.
+    Wraps,
+    /// Pixels that are summed by block or gated by a secret bit.
+    BlockElements,
+    /// Pixels whose share of a gated value is computed.
+    SelectElements,
+    /// Rows of blocks that sums, gates and selections go through.
+    BlockRuns,
+    /// Words of nibbles whose products the dealer computes: one for 64 nibbles.
+    NibbleProducts,
+    /// Words of nibbles that are opened: one for 64 nibbles.
+    NibbleOpens,
+    /// Word operations of the dealer's products for carries.
+    CarryProducts,
+    /// Word operations of opening carries.
+    CarryOpens,
+    /// Bytes of messages made and handed to the link; a call is a message.
+    SentBytes,
+    /// Bytes of messages taken from the link and checked; a call is a message.
+    ReceivedBytes,
+}
+
+/// Output channels in a group from which a convolution counts as [`Kind::ConvMacs`].
+pub const NARROW: usize = 4;
+
+impl Kind {
+    /// All kinds, in index order.
+    pub const ALL: [Kind; 24] = [
+        Kind::ConvMacs,
+        Kind::ConvTaps,
+        Kind::ConvWeights,
+        Kind::DepthwiseMacs,
+        Kind::DenseMacs,
+        Kind::PoolTaps,
+        Kind::Elements,
+        Kind::Transposed,
+        Kind::Gathered,
+        Kind::Weights,
+        Kind::DrawnBytes,
+        Kind::BitWords,
+        Kind::ToBits,
+        Kind::FromBits,
+        Kind::Wraps,
+        Kind::BlockElements,
+        Kind::SelectElements,
+        Kind::BlockRuns,
+        Kind::NibbleProducts,
+        Kind::NibbleOpens,
+        Kind::CarryProducts,
+        Kind::CarryOpens,
+        Kind::SentBytes,
+        Kind::ReceivedBytes,
+    ];
+
+    /// Position in [`Kind::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Its stable name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::ConvMacs => "conv_macs",
+            Kind::ConvTaps => "conv_taps",
+            Kind::ConvWeights => "conv_weights",
+            Kind::DepthwiseMacs => "depthwise_macs",
+            Kind::DenseMacs => "dense_macs",
+            Kind::PoolTaps => "pool_taps",
+            Kind::Elements => "elements",
+            Kind::Transposed => "transposed",
+            Kind::Gathered => "gathered",
+            Kind::Weights => "weights",
+            Kind::DrawnBytes => "drawn_bytes",
+            Kind::BitWords => "bit_words",
+            Kind::ToBits => "to_bits",
+            Kind::FromBits => "from_bits",
+            Kind::Wraps => "wraps",
+            Kind::BlockElements => "block_elements",
+            Kind::SelectElements => "select_elements",
+            Kind::BlockRuns => "block_runs",
+            Kind::NibbleProducts => "nibble_products",
+            Kind::NibbleOpens => "nibble_opens",
+            Kind::CarryProducts => "carry_products",
+            Kind::CarryOpens => "carry_opens",
+            Kind::SentBytes => "sent_bytes",
+            Kind::ReceivedBytes => "received_bytes",
+        }
+    }
+
+    /// Units that a thread takes at a time where several share the work; `None` where one thread
+    /// does it all.
+    pub fn grain(self) -> Option<u64> {
+        match self {
+            Kind::ConvMacs | Kind::DepthwiseMacs | Kind::DenseMacs => Some(1 << 16),
+            // Draws are split from 2^14 elements on, most of them of four bytes.
+            Kind::DrawnBytes => Some(1 << 16),
+            _ => None,
+        }
+    }
+}
+
+/// Units and calls by kind; adds up. An instruction is one call of each kind that it has units of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    units: [u64; Kind::ALL.len()],
+    calls: [u64; Kind::ALL.len()],
+}
+
+impl Work {
+    /// One call with `units` units.
+    pub fn of(kind: Kind, units: u64) -> Work {
+        Work::default().and(kind, units)
+    }
+
+    /// One more call.
+    #[must_use]
+    pub fn and(mut self, kind: Kind, units: u64) -> Work {
+        self.units[kind.index()] += units;
+        self.calls[kind.index()] += 1;
+        self
+    }
+
+    /// Adds other work.
+    pub fn add(&mut self, other: &Work) {
+        for i in 0..Kind::ALL.len() {
+            self.units[i] += other.units[i];
+            self.calls[i] += other.calls[i];
+        }
+    }
+
+    /// Units of a kind.
+    pub fn units(&self, kind: Kind) -> u64 {
+        self.units[kind.index()]
+    }
+
+    /// Calls of a kind.
+    pub fn calls(&self, kind: Kind) -> u64 {
+        self.calls[kind.index()]
+    }
+
+    /// Kinds that occur, with units and calls, in index order.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, u64, u64)> {
+        Kind::ALL.into_iter().map(|k| (k, self.units(k), self.calls(k))).filter(|(_, _, calls)| *calls > 0)
+    }
+
+    /// How many of `threads` threads it keeps busy, as one instruction.
+    pub fn parallelism(&self, threads: u32) -> u32 {
+        let of = |(kind, units, _): (Kind, u64, u64)| match kind.grain() {
+            Some(grain) => u32::try_from(units / grain).unwrap_or(u32::MAX).clamp(1, threads.max(1)),
+            None => 1,
+        };
+        self.iter().map(of).max().unwrap_or(1)
+    }
+}
+
+/// Words of a plane of `len` bits.
+fn words(len: usize) -> u64 {
+    len.div_ceil(64) as u64
+}
+
+fn conv(shape: &ConvShape) -> Work {
+    let [h, w] = shape.output().unwrap_or([0, 0]);
+    let pixels = (h * w) as u64;
+    let taps = shape.window.kernel.iter().product::<usize>() as u64;
+    let weights = shape.weight_len().unwrap_or(0) as u64;
+    let macs = weights * pixels;
+    if shape.out_channels / shape.groups.max(1) < NARROW {
+        Work::of(Kind::DepthwiseMacs, macs)
+    } else if shape.input == [1, 1] && shape.window.kernel == [1, 1] {
+        Work::of(Kind::DenseMacs, macs)
+    } else {
+        Work::of(Kind::ConvMacs, macs)
+            .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
+            .and(Kind::ConvWeights, weights)
+    }
+}
+
+fn pool(shape: &PoolShape) -> u64 {
+    let [h, w] = shape.window.output(shape.input[0], shape.input[1]).unwrap_or([0, 0]);
+    let [kh, kw] = shape.window.kernel;
+    (shape.channels * h * w * kh * kw) as u64
+}
+
+fn runs(map: &BlockMap) -> u64 {
+    let [h, w] = map.map;
+    map.blocks.iter().map(|&[_, bw]| (h * w.div_ceil(bw.max(1))) as u64).sum()
+}
+
+/// Word operations of [`Inst::CarryProducts`] and [`Inst::CarryOpen`] for one word of a plane.
+fn carry_operations(inputs: u8) -> (u64, u64) {
+    let (bits, products) = carry_terms(usize::from(inputs));
+    let products = products.iter().map(|set| set.len() as u64).sum();
+    // Every subset of a term takes its dealt product and the public bits of the rest.
+    let term = |n: u32| (0..1u64 << n).map(|chosen| u64::from(n - chosen.count_ones()) + 1).sum::<u64>();
+    let opens = bits.iter().flat_map(|b| &b.terms).map(|t| term(t.len() as u32)).sum();
+    (products, opens)
+}
+
+/// Work of an instruction with operands and results of given types, as the verifier proved them.
+pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
+    let out = outputs.first().copied().unwrap_or(Type::Bits { planes: 0, len: 0 });
+    let first = inputs.first().copied().unwrap_or(out);
+    let bytes = |parts: &[Type]| parts.iter().map(|t| t.wire_bytes()).sum::<u64>();
+    let elements = out.len() as u64;
+    let out_words = match out {
+        Type::Ring { len, .. } => len as u64,
+        Type::Bits { planes, len } => planes as u64 * words(len),
+    };
+    let nibbles = match first {
+        Type::Bits { planes, len } => planes as u64 / 4 * words(len),
+        Type::Ring { .. } => 0,
+    };
+    match inst {
+        Inst::Draw { .. } => match out {
+            Type::Ring { .. } => Work::of(Kind::DrawnBytes, out.wire_bytes()),
+            Type::Bits { .. } => Work::of(Kind::DrawnBytes, 8 * out_words),
+        },
+        Inst::Weight { .. } => Work::of(Kind::Weights, elements),
+        Inst::Send { .. } => Work::of(Kind::SentBytes, bytes(inputs)),
+        Inst::Receive { .. } => Work::of(Kind::ReceivedBytes, bytes(outputs)),
+        Inst::Output => Work::of(Kind::Elements, first.len() as u64),
+        Inst::Zero => match out {
+            Type::Ring { .. } => Work::of(Kind::Elements, elements),
+            Type::Bits { .. } => Work::of(Kind::BitWords, out_words),
+        },
+        Inst::Input
+        | Inst::Add
+        | Inst::Sub
+        | Inst::Reduce
+        | Inst::AddConst { .. }
+        | Inst::Truncate { .. }
+        | Inst::Join { .. }
+        | Inst::AddBias
+        | Inst::Scale { .. }
+        | Inst::LiftPublic
+        | Inst::LiftCorrection => Work::of(Kind::Elements, elements),
+        Inst::Conv(shape) => conv(shape),
+        Inst::SumPool(shape) => Work::of(Kind::PoolTaps, pool(shape)),
+        Inst::Transpose { .. } => Work::of(Kind::Transposed, elements),
+        Inst::Gather { .. } | Inst::Pad { .. } | Inst::Assemble { .. } => Work::of(Kind::Gathered, elements),
+        Inst::Xor | Inst::Xnor | Inst::Planes { .. } => Work::of(Kind::BitWords, out_words),
+        Inst::ToBits { .. } => Work::of(Kind::ToBits, first.len() as u64),
+        Inst::ToRing => Work::of(Kind::FromBits, elements),
+        Inst::Wrap => Work::of(Kind::Wraps, first.len() as u64),
+        Inst::BlockSum(map) | Inst::Gate(map) => {
+            Work::of(Kind::BlockElements, map.pixels() as u64).and(Kind::BlockRuns, runs(map))
+        }
+        Inst::Select { map, .. } => Work::of(Kind::SelectElements, map.pixels() as u64).and(Kind::BlockRuns, runs(map)),
+        Inst::NibbleProducts => Work::of(Kind::NibbleProducts, nibbles),
+        Inst::NibbleOpen { .. } => Work::of(Kind::NibbleOpens, nibbles),
+        Inst::CarryProducts { inputs } => {
+            Work::of(Kind::CarryProducts, carry_operations(*inputs).0 * words(first.len()))
+        }
+        Inst::CarryOpen { inputs, .. } => Work::of(Kind::CarryOpens, carry_operations(*inputs).1 * words(first.len())),
+    }
+}
+
+/// Work of an instruction of a role's code.
+pub fn instruction_work(code: &Code, instruction: &Instruction) -> Work {
+    let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
+    work(&instruction.inst, &types(&instruction.inputs), &types(&instruction.outputs))
+}
+
+/// Work of a role in a phase.
+pub fn phase_work(program: &Program, role: Role, phase: Phase) -> Work {
+    let code = program.code(role);
+    let mut total = Work::default();
+    for i in &code.phases[phase.index()] {
+        total.add(&instruction_work(code, i));
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::Window;
+
+    fn ring(bits: u8, len: usize) -> Type {
+        Type::Ring { bits, len }
+    }
+
+    fn planes(planes: usize, len: usize) -> Type {
+        Type::Bits { planes, len }
+    }
+
+    #[test]
+    fn kinds_are_numbered_and_named_in_order() {
+        for (i, k) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(k.index(), i);
+            assert_eq!(ron::to_string(&k).as_deref(), Ok(k.name()));
+        }
+    }
+
+    #[test]
+    fn convolutions_by_hand() {
+        // 3x3 over 2 channels of 5x6, padded to keep the size, to 8 channels.
+        let window = Window { pad: [1; 4], ..Window::new([3, 3]) };
+        let mut shape = ConvShape { in_channels: 2, input: [5, 6], out_channels: 8, groups: 1, window };
+        let got = work(&Inst::Conv(shape), &[], &[]);
+        let weights = 8 * 2 * 9;
+        let want =
+            Work::of(Kind::ConvMacs, weights * 30).and(Kind::ConvTaps, 2 * 9 * 30).and(Kind::ConvWeights, weights);
+        assert_eq!(got, want);
+        // Two groups of four outputs: half the weights, the same taps.
+        shape.groups = 2;
+        let got = work(&Inst::Conv(shape), &[], &[]);
+        assert_eq!((got.units(Kind::ConvMacs), got.units(Kind::ConvTaps)), (8 * 9 * 30, 2 * 9 * 30));
+        shape.out_channels = 2;
+        assert_eq!(work(&Inst::Conv(shape), &[], &[]), Work::of(Kind::DepthwiseMacs, 2 * 9 * 30));
+        assert_eq!(work(&Inst::Conv(ConvShape::dense(64, 10)), &[], &[]), Work::of(Kind::DenseMacs, 640));
+        let pool = PoolShape { channels: 3, input: [4, 4], window: Window::new([4, 4]), counted: [0; 4] };
+        assert_eq!(work(&Inst::SumPool(pool), &[], &[]), Work::of(Kind::PoolTaps, 48));
+    }
+
+    #[test]
+    fn passes_draws_and_messages_by_hand() {
+        let one = |inst: Inst, inputs: &[Type], out: Type| work(&inst, inputs, &[out]);
+        assert_eq!(one(Inst::Add, &[ring(20, 7); 2], ring(20, 7)), Work::of(Kind::Elements, 7));
+        assert_eq!(one(Inst::Draw { stream: 0 }, &[], ring(20, 7)), Work::of(Kind::DrawnBytes, 21));
+        assert_eq!(one(Inst::Draw { stream: 0 }, &[], planes(3, 65)), Work::of(Kind::DrawnBytes, 3 * 2 * 8));
+        assert_eq!(one(Inst::Xor, &[planes(3, 65); 2], planes(3, 65)), Work::of(Kind::BitWords, 6));
+        let apart = Inst::ToBits { low: 0, count: 3, pad: 1 };
+        assert_eq!(one(apart, &[ring(20, 70)], planes(4, 70)), Work::of(Kind::ToBits, 70));
+        let parts = [ring(20, 7), planes(2, 9)];
+        assert_eq!(work(&Inst::Send { message: 0 }, &parts, &[]), Work::of(Kind::SentBytes, 21 + 4));
+        assert_eq!(work(&Inst::Receive { message: 0 }, &[], &parts), Work::of(Kind::ReceivedBytes, 25));
+    }
+
+    #[test]
+    fn gates_and_carries_by_hand() {
+        // 5 rows of 3 runs (the last one of a single pixel), and 5 rows of 7 runs.
+        let map = BlockMap { map: [5, 7], blocks: vec![[2, 3], [1, 1]] };
+        let want = Work::of(Kind::SelectElements, 70).and(Kind::BlockRuns, 15 + 35);
+        assert_eq!(work(&Inst::Select { map, public: true }, &[], &[ring(32, 70)]), want);
+        let nibbles = work(&Inst::NibbleProducts, &[planes(8, 65)], &[planes(30, 65)]);
+        assert_eq!(nibbles, Work::of(Kind::NibbleProducts, 2 * 2));
+        // Two inputs: G = G1 + P1 G0, one product of two bits. Opened: the single G1 in two ways
+        // (itself: 1 operation, its public bit: 2), P1 G0 in four (1, 2, 2 and 3 operations).
+        let level = Inst::CarryProducts { inputs: 2 };
+        assert_eq!(work(&level, &[planes(3, 64)], &[planes(1, 64)]), Work::of(Kind::CarryProducts, 2));
+        let level = Inst::CarryOpen { inputs: 2, public: true };
+        let operands = [planes(3, 65), planes(3, 65), planes(1, 65)];
+        assert_eq!(work(&level, &operands, &[planes(1, 65)]), Work::of(Kind::CarryOpens, 2 * (3 + 8)));
+    }
+
+    #[test]
+    fn threads_share_large_work_only() {
+        assert_eq!(Work::of(Kind::Elements, 1 << 40).parallelism(8), 1);
+        assert_eq!(Work::of(Kind::DrawnBytes, 3 << 16).parallelism(8), 3);
+        assert_eq!(Work::of(Kind::DrawnBytes, 100).parallelism(8), 1);
+        assert_eq!(Work::of(Kind::ConvMacs, u64::MAX).parallelism(2), 2);
+    }
+}

@@ -1,0 +1,42 @@
+//! Rates of this machine.
+
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+
+use bcc_ir::time::Kind;
+use bcc_runtime::kernels;
+use bcc_runtime::rates::measure;
+use indicatif::ProgressBar;
+use miette::{Context, IntoDiagnostic, Result};
+
+use super::args::Rates;
+use super::data::say;
+
+/// `bcr rates`.
+pub fn rates(a: &Rates) -> Result<()> {
+    let failed = || format!("cannot write {}", a.output.display());
+    // Opened first: a file that cannot be written must not cost the measurement.
+    let file = OpenOptions::new().create(true).write(true).truncate(false).open(&a.output);
+    let mut file = file.into_diagnostic().wrap_err_with(failed)?;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let shown = bar.clone();
+    let measured = measure(kernels::best(), &mut |done, steps| {
+        shown.set_length(steps as u64);
+        shown.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let rates = measured.into_diagnostic()?;
+    let text = rates.to_ron().into_diagnostic()?;
+    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).into_diagnostic().wrap_err_with(failed)?;
+    if a.json {
+        return say(&(serde_json::to_string_pretty(&rates).into_diagnostic()? + "\n"));
+    }
+    let m = &rates.measured;
+    let mut text = format!("{}, {} kernels, {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
+    for (kind, r) in Kind::ALL.into_iter().filter_map(|k| rates.rates.get(&k).map(|r| (k, r))) {
+        text += &format!("{:16} {:9.0} ns a call {:9.4} ns a unit\n", kind.name(), r.call_ns, r.unit_ns);
+    }
+    let l = rates.loopback;
+    text += &format!("loopback         {:9.1} us rtt    {:9.0} MB/s\n", 1e6 * l.rtt_seconds, l.bytes_per_second / 1e6);
+    say(&text)
+}

@@ -1,0 +1,197 @@
+//! What is run to learn the rates.
+
+use bcc_ir::geometry::{ConvShape, PoolShape, Window};
+use bcc_ir::program::{BlockMap, Inst, Source, Type, carry_terms};
+use bcc_ir::time::{Kind, Work, work};
+
+use crate::buffer::Buffer;
+use crate::exec::compute;
+use crate::kernels::Kernels;
+use crate::prg::{Key, draw};
+use crate::weights::WeightSource;
+
+/// Which of a kind's two cases.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// Shows the cost of a call.
+    Small,
+    /// Shows the cost of a unit.
+    Large,
+}
+
+/// An instruction with the types of its operands and its result.
+pub struct Case {
+    /// The kind whose rate it shows.
+    pub kind: Kind,
+    /// Which case.
+    pub size: Size,
+    /// All that it takes.
+    pub work: Work,
+    inst: Inst,
+    inputs: Vec<Type>,
+    output: Type,
+}
+
+/// Modulus widths of most values: the ring of trained networks and what truncation leaves of it.
+const RING: u8 = 32;
+const CUT: u8 = 20;
+
+fn ring(bits: u8, len: usize) -> Type {
+    Type::Ring { bits, len }
+}
+
+fn planes(planes: usize, len: usize) -> Type {
+    Type::Bits { planes, len }
+}
+
+impl Case {
+    /// A call on random operands; results are dropped, and so erased.
+    pub fn prepare<'a>(&'a self, kernels: &'a dyn Kernels) -> Box<dyn FnMut() + 'a> {
+        let key = Key::new([5; 16]);
+        let output = self.output;
+        match (&self.inst, output) {
+            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output))),
+            (Inst::Weight { .. }, Type::Ring { bits, len }) => {
+                let source = vec![(0..len as i64).collect::<Vec<i64>>()];
+                Box::new(move || drop(Buffer::ring(bits, source.ring(0, bits))))
+            }
+            (inst, _) => {
+                let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+                Box::new(move || {
+                    let all: Vec<&Buffer> = operands.iter().collect();
+                    drop(compute(kernels, inst, &all, output));
+                })
+            }
+        }
+    }
+}
+
+/// Elements of the small and the large case of a pass: the large one's buffers hold 512 KiB.
+const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 16)];
+
+fn window(kernel: usize) -> Window {
+    Window { pad: [kernel / 2; 4], ..Window::new([kernel, kernel]) }
+}
+
+fn square(in_channels: usize, size: usize, out_channels: usize, kernel: usize) -> ConvShape {
+    ConvShape { in_channels, input: [size, size], out_channels, groups: 1, window: window(kernel) }
+}
+
+fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
+    let shapes = [
+        (Kind::ConvMacs, Size::Small, square(8, 2, 8, 1)),
+        (Kind::ConvMacs, Size::Large, square(32, 16, 64, 3)),
+        // Few outputs for what is gathered; few pixels for the weights. All take a millisecond or less, so
+        // that many runs are not interrupted.
+        (Kind::ConvTaps, Size::Large, square(32, 16, 8, 3)),
+        (Kind::ConvWeights, Size::Large, square(128, 4, 128, 3)),
+        (Kind::DepthwiseMacs, Size::Small, ConvShape { groups: 2, ..square(2, 4, 2, 3) }),
+        (Kind::DepthwiseMacs, Size::Large, ConvShape { groups: 64, ..square(64, 28, 64, 3) }),
+        (Kind::DenseMacs, Size::Small, ConvShape::dense(16, 16)),
+        (Kind::DenseMacs, Size::Large, ConvShape::dense(512, 512)),
+    ];
+    for (kind, size, shape) in shapes {
+        let (Some(x), Some(w), Some(y)) = (shape.input_len(), shape.weight_len(), shape.output_len()) else { continue };
+        add(kind, size, Inst::Conv(shape), vec![ring(RING, x), ring(RING, w)], ring(RING, y));
+    }
+}
+
+fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
+    let map = |channels, side, block: usize| BlockMap { map: [side, side], blocks: vec![[block, block]; channels] };
+    let sum = |map: &BlockMap| (vec![ring(CUT, map.pixels())], ring(CUT, map.count()));
+    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(16, 64, 64))] {
+        let (inputs, output) = sum(&map);
+        add(Kind::BlockElements, size, Inst::BlockSum(map), inputs, output);
+    }
+    let ones = map(16, 64, 1);
+    let (inputs, output) = sum(&ones);
+    add(Kind::BlockRuns, Size::Large, Inst::BlockSum(ones), inputs, output);
+    for (size, map) in [(Size::Small, map(1, 8, 4)), (Size::Large, map(16, 64, 4))] {
+        let (pixels, count, high) = (map.pixels(), map.count(), ring(RING - CUT, map.pixels()));
+        let inputs = vec![
+            ring(CUT, pixels),
+            planes(1, count),
+            ring(CUT, pixels),
+            ring(RING, count),
+            ring(RING, pixels),
+            high,
+            high,
+            high,
+        ];
+        add(Kind::SelectElements, size, Inst::Select { map, public: true }, inputs, ring(RING, pixels));
+    }
+}
+
+fn comparisons(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
+    // Comparisons of 20 bits: five nibbles, then a level of five inputs.
+    let (nibbles, inputs) = (5usize, 5u8);
+    let pairs = 2 * usize::from(inputs) - 1;
+    let (bits, products) = carry_terms(usize::from(inputs));
+    for (size, len) in LENGTHS {
+        let t = planes(4 * nibbles, len);
+        let all = planes(15 * nibbles, len);
+        let dealt = planes(products.len(), len);
+        add(Kind::NibbleProducts, size, Inst::NibbleProducts, vec![t], all);
+        add(Kind::NibbleOpens, size, Inst::NibbleOpen { public: true }, vec![t, all], planes(2 * nibbles - 1, len));
+        add(Kind::CarryProducts, size, Inst::CarryProducts { inputs }, vec![planes(pairs, len)], dealt);
+        let open = Inst::CarryOpen { inputs, public: true };
+        let operands = vec![planes(pairs, len), planes(pairs, len), dealt];
+        add(Kind::CarryOpens, size, open, operands, planes(bits.len(), len));
+    }
+}
+
+fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
+    for (size, len) in LENGTHS {
+        let pair = vec![ring(CUT, len); 2];
+        add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
+        let shape = vec![len / 64, 64];
+        add(Kind::Transposed, size, Inst::Transpose { shape, perm: vec![1, 0] }, pair[..1].to_vec(), ring(CUT, len));
+        let sources = vec![Source::Operand(0), Source::Operand(1)].repeat(len / 128);
+        let assembled = ring(CUT, sources.len() * 64);
+        let halves = vec![ring(CUT, sources.len() * 32); 2];
+        add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);
+        add(Kind::Weights, size, Inst::Weight { index: 0 }, vec![], ring(RING, len));
+        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], ring(RING, len));
+        let rows = planes(20, len);
+        add(Kind::BitWords, size, Inst::Xor, vec![rows; 2], rows);
+        add(Kind::ToBits, size, Inst::ToBits { low: 0, count: 19, pad: 1 }, vec![ring(CUT, len)], rows);
+        add(Kind::FromBits, size, Inst::ToRing, vec![planes(1, len)], ring(RING, len));
+        add(Kind::Wraps, size, Inst::Wrap, pair, planes(1, len));
+    }
+    for (size, side) in [(Size::Small, 4), (Size::Large, 32)] {
+        let pool = PoolShape { channels: side, input: [side, side], window: window(3), counted: [0; 4] };
+        let len = side * side * side;
+        add(Kind::PoolTaps, size, Inst::SumPool(pool), vec![ring(RING, len)], ring(RING, len));
+    }
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    let mut all = Vec::new();
+    let mut add = |kind, size, inst: Inst, inputs: Vec<Type>, output| {
+        let work = work(&inst, &inputs, &[output]);
+        all.push(Case { kind, size, work, inst, inputs, output });
+    };
+    convolutions(&mut add);
+    passes(&mut add);
+    blocks(&mut add);
+    comparisons(&mut add);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_can_be_computed() {
+        for case in cases() {
+            let key = Key::new([5; 16]);
+            let operands: Vec<Buffer> = case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+            let all: Vec<&Buffer> = operands.iter().collect();
+            let local = !matches!(case.inst, Inst::Draw { .. } | Inst::Weight { .. });
+            let result = compute(crate::kernels::plain(), &case.inst, &all, case.output);
+            assert!(!local || result.is_some(), "{}", case.kind.name());
+        }
+    }
+}

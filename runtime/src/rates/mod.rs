@@ -1,0 +1,176 @@
+//! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
+//!
+//! The real kernels run on random operands of the sizes of common layers, through the functions
+//! that the interpreter calls, result buffers made and erased, on one thread. Every kind of work
+//! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
+//! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
+//! have cases in which one of them outweighs the others. Other programs only ever add time, so the
+//! lower quartile of a case's runs counts.
+
+mod cases;
+mod link;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
+use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
+use thiserror::Error;
+
+use crate::channel::LinkError;
+use crate::kernels::Kernels;
+use cases::{Case, Size, cases};
+
+/// Why rates cannot be measured.
+#[derive(Debug, Error)]
+pub enum MeasureError {
+    /// No thread to compute on.
+    #[error("cannot make a thread to measure on: {0}")]
+    Threads(#[from] ThreadPoolBuildError),
+    /// No connection from this machine to itself.
+    #[error("cannot measure the loopback network: {0}")]
+    Loopback(#[from] LinkError),
+    /// The other end of the loopback connection ended.
+    #[error("the loopback network's other end stopped; try again")]
+    Stopped,
+}
+
+/// Runs of a case.
+const RUNS: usize = 25;
+/// Shortest time of a run: short calls are repeated.
+const RUN: Duration = Duration::from_micros(300);
+/// Longest time for a case's runs.
+const LIMIT: Duration = Duration::from_millis(150);
+/// How often the kinds that occur together are told apart anew.
+const SWEEPS: usize = 30;
+
+/// Lower quartile.
+fn quartile(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 4).copied().unwrap_or(0.0)
+}
+
+/// Seconds of a call.
+fn seconds(mut call: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    call();
+    let once = begin.elapsed().max(Duration::from_nanos(50));
+    let repeat = (RUN.as_nanos() / once.as_nanos()).clamp(1, 10_000) as u32;
+    let mut times = Vec::new();
+    while times.len() < RUNS && (times.len() < 3 || begin.elapsed() < LIMIT) {
+        let start = Instant::now();
+        (0..repeat).for_each(|_| call());
+        times.push(start.elapsed().as_secs_f64() / f64::from(repeat));
+    }
+    quartile(times)
+}
+
+/// Measures; `progress` hears how many of how many steps are done.
+pub fn measure(kernels: &dyn Kernels, progress: &mut (dyn FnMut(usize, usize) + Send)) -> Result<Rates, MeasureError> {
+    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
+    let cases = cases();
+    let steps = cases.len() + 1;
+    let times: Vec<f64> = one.install(|| {
+        let each = cases.iter().enumerate().map(|(i, case)| {
+            progress(i, steps);
+            seconds(case.prepare(kernels))
+        });
+        each.collect()
+    });
+    let mut rates = fit(&cases, &times);
+    progress(cases.len(), steps);
+    let link = link::measure()?;
+    rates.insert(Kind::SentBytes, link.sent);
+    rates.insert(Kind::ReceivedBytes, link.received);
+    progress(steps, steps);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let measured = Measured {
+        machine: machine(),
+        kernels: kernels.name().into(),
+        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        how: format!(
+            "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
+             call of each kind, convolutions of three shapes, blocks of 1x1 and 4x4"
+        ),
+    };
+    Ok(Rates { measured, loopback: link.loopback, rates })
+}
+
+/// Rates that explain the cases: each kind in turn from its own cases, less what the others take.
+fn fit(cases: &[Case], times: &[f64]) -> BTreeMap<Kind, Rate> {
+    let none = Loopback { bytes_per_second: 1.0, rtt_seconds: 1.0 };
+    let mut rates = Rates { measured: Measured::default(), loopback: none, rates: BTreeMap::new() };
+    for _ in 0..SWEEPS {
+        for kind in Kind::ALL {
+            let of = |size: Size| {
+                let (case, time) = cases.iter().zip(times).find(|(c, _)| c.kind == kind && c.size == size)?;
+                let mut others = rates.clone();
+                others.rates.insert(kind, Rate::default());
+                Some((case.work.units(kind) as f64, 1e9 * (time - others.seconds(&case.work))))
+            };
+            let rate = match (of(Size::Small), of(Size::Large)) {
+                (Some((few, short)), Some((many, long))) => {
+                    let call_ns = ((short * many - long * few) / (many - few)).max(0.0);
+                    Rate { call_ns, unit_ns: ((long - call_ns) / many).max(0.0) }
+                }
+                (None, Some((many, long))) => Rate { call_ns: 0.0, unit_ns: (long / many).max(0.0) },
+                _ => continue,
+            };
+            rates.rates.insert(kind, rate);
+        }
+    }
+    let short = |v: f64| (v * 1e4).round() / 1e4;
+    rates.rates.values_mut().for_each(|r| *r = Rate { call_ns: r.call_ns.round(), unit_ns: short(r.unit_ns) });
+    rates.rates
+}
+
+/// Processor and system, as far as they say.
+fn machine() -> String {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|l| l.starts_with("model name"))?;
+        line.split_once(':').map(|(_, name)| name.trim().to_string())
+    });
+    let name = processor.unwrap_or_else(|| "unknown processor".into());
+    format!("{name}, {} {}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_local_kind_has_a_large_case_that_counts_it() {
+        let cases = cases();
+        for kind in Kind::ALL {
+            let case = cases.iter().find(|c| c.kind == kind && c.size == Size::Large);
+            match kind {
+                Kind::SentBytes | Kind::ReceivedBytes => assert!(case.is_none()),
+                _ => assert!(case.is_some_and(|c| c.work.units(kind) > 0), "{}", kind.name()),
+            }
+        }
+    }
+
+    #[test]
+    fn the_fit_finds_the_rates_that_made_the_times() {
+        let cases = cases();
+        let rate = |k: Kind| {
+            let alone = cases.iter().any(|c| c.kind == k && c.size == Size::Small);
+            Rate { call_ns: if alone { 100.0 } else { 0.0 }, unit_ns: 0.25 * (1 + k.index() % 5) as f64 }
+        };
+        let local = |k: &Kind| !matches!(k, Kind::SentBytes | Kind::ReceivedBytes);
+        let want: BTreeMap<Kind, Rate> = Kind::ALL.into_iter().filter(local).map(|k| (k, rate(k))).collect();
+        let rates = Rates {
+            measured: Measured::default(),
+            loopback: Loopback { bytes_per_second: 1.0, rtt_seconds: 1.0 },
+            rates: want.clone(),
+        };
+        let times: Vec<f64> = cases.iter().map(|c| rates.seconds(&c.work)).collect();
+        assert_eq!(fit(&cases, &times), want);
+    }
+
+    #[test]
+    fn quartiles() {
+        assert_eq!(quartile(vec![4.0, 1.0, 3.0, 2.0]), 2.0);
+        assert_eq!(quartile(Vec::new()), 0.0);
+    }
+}
