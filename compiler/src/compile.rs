@@ -99,5 +99,6 @@ pub fn compile_graph(
     let lowered = lower(&graph, options.lower)?;
     verify(&lowered.program)?;
     let real = real.unwrap_or_else(|| graph.clone());
-    Ok(Compiled { real, plan: plan.unwrap_or_default(), graph, lowered })
+    let plan = Plan { correct: options.passes.correct, ..plan.unwrap_or_default() };
+    Ok(Compiled { real, plan, graph, lowered })
 }

@@ -10,6 +10,7 @@ pub mod float;
 pub mod onnx;
 pub mod passes;
 pub mod plan;
+pub mod planner;
 pub mod predicted;
 pub mod rates;
 pub mod report;

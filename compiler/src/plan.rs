@@ -3,6 +3,7 @@
 //! ```ron
 //! Plan(
 //!     network: "resnet20",
+//!     correct: "none",
 //!     layers: {
 //!         "relu1": ["4x4"],                              // all channels
 //!         "relu2": ["12*2x2", "2*identity", "2*zero"],   // 16 channels, in order
@@ -24,6 +25,8 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
+use crate::passes::correct::Correction;
+
 /// Block choices by layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +34,31 @@ pub struct Plan {
     /// Name of the network it was made for; not checked.
     #[serde(default)]
     pub network: String,
+    /// The correction it was made for, as a word: `mean`, `scale`, `weights` or `none`.
+    #[serde(default, with = "word")]
+    pub correct: Option<Correction>,
     /// Entries by ONNX node name; a name stands once.
     #[serde(deserialize_with = "unique")]
     pub layers: BTreeMap<String, Vec<String>>,
+}
+
+/// A correction as a word in quotes.
+mod word {
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::passes::correct::Correction;
+
+    pub(super) fn serialize<S: Serializer>(c: &Option<Correction>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&c.map_or_else(|| "none".to_string(), |c| c.to_string()))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Correction>, D::Error> {
+        match String::deserialize(from)?.as_str() {
+            "none" => Ok(None),
+            word => word.parse().map(Some).map_err(D::Error::custom),
+        }
+    }
 }
 
 /// Reads a map and refuses a key that comes twice.
@@ -102,6 +127,12 @@ pub enum PlanError {
     },
 }
 
+impl PlanError {
+    pub(crate) fn unknown(layer: &str, graph: &Graph) -> PlanError {
+        PlanError::UnknownLayer { layer: layer.into(), known: relus(graph).join(", ") }
+    }
+}
+
 /// Reads `HxW`, `identity`, `zero` or `keep`.
 pub fn parse_block(text: &str) -> Result<Block, PlanError> {
     let bad = || PlanError::Block { text: text.into() };
@@ -130,7 +161,7 @@ impl Plan {
     /// The same block for every channel of every ReLU of a network.
     pub fn uniform(graph: &Graph, block: Block) -> Plan {
         let layers = relus(graph).into_iter().map(|name| (name, vec![block.to_string()])).collect();
-        Plan { network: graph.name.clone(), layers }
+        Plan { network: graph.name.clone(), correct: None, layers }
     }
 
     /// The choices that a graph holds.
@@ -139,15 +170,20 @@ impl Plan {
         for id in graph.topo() {
             let node = graph.node(id);
             if let Op::BlockRelu { blocks, plannable: true } = &node.op {
-                let entry = |run: &[Block]| match run {
-                    [b] => b.to_string(),
-                    all if all.len() == blocks.len() => all[0].to_string(),
-                    many => format!("{}*{}", many.len(), many[0]),
-                };
-                layers.insert(node.name.clone(), blocks.chunk_by(|a, b| a == b).map(entry).collect());
+                layers.insert(node.name.clone(), Plan::entries(blocks));
             }
         }
-        Plan { network: graph.name.clone(), layers }
+        Plan { network: graph.name.clone(), correct: None, layers }
+    }
+
+    /// The entries of a layer with the given blocks.
+    pub fn entries(blocks: &[Block]) -> Vec<String> {
+        let entry = |run: &[Block]| match run {
+            all if all.len() == blocks.len() => all[0].to_string(),
+            [b] => b.to_string(),
+            many => format!("{}*{}", many.len(), many[0]),
+        };
+        blocks.chunk_by(|a, b| a == b).map(entry).collect()
     }
 
     /// The plan as RON text.
@@ -163,11 +199,10 @@ impl Plan {
             let found =
                 graph.find(layer).filter(|i| matches!(graph.node(*i).op, Op::BlockRelu { plannable: true, .. }));
             let Some(id) = found else {
-                let known = relus(graph).join(", ");
-                return Err(PlanError::UnknownLayer { layer: layer.clone(), known });
+                return Err(PlanError::unknown(layer, graph));
             };
             let channels = graph.node(id).map().map_or(0, |(c, _)| c);
-            chosen.push((id, expand(layer, entries, channels)?));
+            chosen.push((id, read_entries(layer, entries, channels, &parse_block)?));
         }
         for (id, new) in chosen {
             if let Op::BlockRelu { blocks, .. } = &mut graph.node_mut(id).op {
@@ -183,12 +218,18 @@ fn relus(graph: &Graph) -> Vec<String> {
     graph.topo().into_iter().filter(plannable).map(|i| graph.node(i).name.clone()).collect()
 }
 
-fn expand(layer: &str, entries: &[String], channels: usize) -> Result<Vec<Block>, PlanError> {
+/// The choice of every channel from a layer's entries, each read by `read`.
+pub(crate) fn read_entries<T: Copy>(
+    layer: &str,
+    entries: &[String],
+    channels: usize,
+    read: &dyn Fn(&str) -> Result<T, PlanError>,
+) -> Result<Vec<T>, PlanError> {
     let bad = |reason: String| PlanError::Entry { layer: layer.into(), reason };
     if let [only] = entries
         && !only.contains('*')
     {
-        let block = parse_block(only).map_err(|e| bad(e.to_string()))?;
+        let block = read(only).map_err(|e| bad(e.to_string()))?;
         return Ok(vec![block; channels]);
     }
     let mut blocks = Vec::with_capacity(channels);
@@ -200,7 +241,7 @@ fn expand(layer: &str, entries: &[String], channels: usize) -> Result<Vec<Block>
             }
             None => (1, entry.as_str()),
         };
-        let block = parse_block(block).map_err(|e| bad(e.to_string()))?;
+        let block = read(block).map_err(|e| bad(e.to_string()))?;
         if count > channels - blocks.len() {
             return Err(bad(format!("the entries give more than its {channels} channels")));
         }

@@ -45,6 +45,44 @@ pub(super) fn conv(x: &[f32], weight: &[f32], bias: Option<&[f32]>, shape: &Conv
     y
 }
 
+/// The gradient of [`conv`] at its operand: adds to `out`, shaped as the operand, the transposed
+/// convolution of `g`, shaped as the result.
+pub(super) fn backward(g: &[f32], weight: &[f32], shape: &ConvShape, out: &mut [f32]) {
+    let [oh, ow] = shape.output().expect("shapes are inferred before a run");
+    let pixels = oh * ow;
+    let inputs = shape.in_channels / shape.groups;
+    let outputs = shape.out_channels / shape.groups;
+    let in_len = inputs * shape.input[0] * shape.input[1];
+    let [kh, kw] = shape.window.kernel;
+    let depth = inputs * kh * kw;
+    let groups = out
+        .chunks_exact_mut(in_len)
+        .zip(weight.chunks_exact(outputs * depth))
+        .zip(g.chunks_exact(outputs * pixels));
+    let mut patches: Vec<f32> = Vec::new();
+    for ((out, weight), g) in groups {
+        if inputs == 1 && outputs == 1 {
+            single_channel_backward(g, weight, out, shape, [oh, ow]);
+            continue;
+        }
+        let transposed = matrix(weight, outputs, depth).reversed_axes();
+        let g = matrix(g, outputs, pixels);
+        if is_pointwise(shape) {
+            let mut out = ArrayViewMut2::from_shape((depth, pixels), out).expect("an operand is inputs x pixels");
+            general_mat_mul(1.0, &transposed, &g, 1.0, &mut out);
+            continue;
+        }
+        let band = (BAND / (depth * ow)).clamp(1, oh);
+        for top in (0..oh).step_by(band) {
+            let rows = band.min(oh - top);
+            patches.resize(depth * rows * ow, 0.0);
+            let mut part = ArrayViewMut2::from_shape((depth, rows * ow), &mut patches[..]).expect("sized above");
+            general_mat_mul(1.0, &transposed, &g.slice(s![.., top * ow..(top + rows) * ow]), 0.0, &mut part);
+            scatter_patches(&patches, out, shape, top..top + rows, ow);
+        }
+    }
+}
+
 /// `weight` is `[out, in]`.
 pub(super) fn dense(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let dot = |row: &[f32]| -> f32 {
@@ -63,6 +101,15 @@ pub(super) fn dense(x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32>
 
 fn matrix(data: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
     ArrayView2::from_shape((rows, columns), data).expect("operands have the sizes of their shapes")
+}
+
+/// The patch matrix of one group: `[in / groups * kh * kw, oh * ow]`.
+pub(crate) fn patches_of(x: &[f32], shape: &ConvShape, group: usize) -> Vec<f32> {
+    let [oh, ow] = shape.output().expect("shapes are inferred before a run");
+    let in_len = shape.in_channels / shape.groups * shape.input[0] * shape.input[1];
+    let mut patches = Vec::new();
+    gather_patches(&x[group * in_len..(group + 1) * in_len], &mut patches, shape, 0..oh, ow);
+    patches
 }
 
 /// Whether output pixels read exactly the input pixels of their own position.
@@ -109,6 +156,54 @@ fn gather_patches(x: &[f32], patches: &mut Vec<f32>, shape: &ConvShape, rows: st
                         line.iter_mut().zip(source.iter().step_by(stride)).for_each(|(l, s)| *l = *s);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Adds the entries of a patch matrix, made as by [`gather_patches`], to the pixels they stand for.
+fn scatter_patches(patches: &[f32], out: &mut [f32], shape: &ConvShape, rows: std::ops::Range<usize>, ow: usize) {
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.window.kernel;
+    let stride = shape.window.stride[1];
+    let mut lines = patches.chunks_exact(ow);
+    for map in out.chunks_exact_mut(h * w) {
+        for ky in 0..kh {
+            for kx in 0..kw {
+                let (columns, start) = span(shape, kx, ow);
+                for (oy, line) in rows.clone().zip(&mut lines) {
+                    let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
+                        continue;
+                    };
+                    if columns.is_empty() {
+                        continue;
+                    }
+                    let target = &mut map[iy * w + start..(iy + 1) * w];
+                    target.iter_mut().step_by(stride).zip(&line[columns.clone()]).for_each(|(t, l)| *t += l);
+                }
+            }
+        }
+    }
+}
+
+fn single_channel_backward(g: &[f32], weight: &[f32], out: &mut [f32], shape: &ConvShape, [oh, ow]: [usize; 2]) {
+    let [h, w] = shape.input;
+    let [kh, kw] = shape.window.kernel;
+    let stride = shape.window.stride[1];
+    for kx in 0..kw {
+        let (columns, start) = span(shape, kx, ow);
+        if columns.is_empty() {
+            continue;
+        }
+        for ky in 0..kh {
+            let factor = weight[ky * kw + kx];
+            for oy in 0..oh {
+                let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
+                    continue;
+                };
+                let line = &g[oy * ow..(oy + 1) * ow][columns.clone()];
+                let target = &mut out[iy * w + start..(iy + 1) * w];
+                target.iter_mut().step_by(stride).zip(line).for_each(|(t, l)| *t += factor * l);
             }
         }
     }

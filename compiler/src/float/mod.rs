@@ -1,9 +1,13 @@
 //! Runs a [`Graph`] in 32-bit floats, before quantization: for calibration, for measuring the
 //! distortion of a plan, and as the reference that the secure result is compared with.
 
+mod backward;
 mod conv;
 mod local;
+mod partial;
 mod pool;
+
+use std::borrow::Cow;
 
 use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op};
 use thiserror::Error;
@@ -40,6 +44,11 @@ pub enum FloatError {
         reason: String,
     },
 }
+
+pub use backward::{GateView, Tape};
+pub(crate) use conv::patches_of;
+pub(crate) use local::block_relu;
+pub use partial::Values;
 
 struct Step {
     id: NodeId,
@@ -130,66 +139,72 @@ impl<'g> Executor<'g> {
     }
 
     fn step(&self, step: &Step, input: &[f32], values: &mut [Option<Vec<f32>>], left: &[usize]) -> Vec<f32> {
-        let graph = self.graph;
-        let node = graph.node(step.id);
-        let shape_of = |i: usize| graph.node(self.steps[step.operands[i]].id).shape.as_slice();
+        if step.operands.is_empty() {
+            return input.to_vec();
+        }
         // An operand nobody else reads is changed in place.
-        let mut owned = |i: usize| -> Vec<f32> {
-            let at = step.operands[i];
-            let value = if left[at] == 1 { values[at].take() } else { values[at].clone() };
-            value.expect("operands are computed first")
+        let first = step.operands[0];
+        let mut owned = if left[first] == 1 { values[first].take() } else { None };
+        let operand = |&o: &usize| match owned.take() {
+            Some(x) => Cow::Owned(x),
+            None => Cow::Borrowed(values[o].as_deref().expect("operands are computed first and kept while read")),
         };
-        match &node.op {
-            Op::Input => input.to_vec(),
-            Op::Identity | Op::Reshape { .. } => owned(0),
-            Op::BlockRelu { blocks, .. } => {
-                let mut x = owned(0);
-                local::block_relu(&mut x, &node.shape, blocks);
-                x
-            }
-            Op::Affine { scale, shift } => {
-                let mut x = owned(0);
-                local::affine(&mut x, self.reals(*scale), self.reals(*shift));
-                x
-            }
-            Op::Add | Op::Sub => {
-                let sign = if matches!(node.op, Op::Add) { 1.0 } else { -1.0 };
-                let mut x = owned(0);
-                let y = values[step.operands[1]].as_deref();
-                match y {
-                    Some(y) => x.iter_mut().zip(y).for_each(|(x, y)| *x += sign * y),
-                    None => unreachable!("a value read twice has two uses left"),
-                }
-                x
-            }
-            op => {
-                let x = values[step.operands[0]].as_deref().expect("operands are computed first");
-                match op {
-                    Op::Conv { weight, bias, .. } => {
-                        let shape = graph.conv_shape(step.id).expect("checked on construction");
-                        conv::conv(x, self.reals(*weight), bias.map(|b| self.reals(b)), &shape)
-                    }
-                    Op::Dense { weight, bias } => conv::dense(x, self.reals(*weight), bias.map(|b| self.reals(b))),
-                    Op::AvgPool { .. } => {
-                        pool::average(x, &graph.pool_shape(step.id).expect("checked on construction"))
-                    }
-                    Op::MaxPool { .. } => {
-                        pool::maximum(x, &graph.pool_shape(step.id).expect("checked on construction"))
-                    }
-                    Op::Pad { pad } => local::pad(x, shape_of(0), *pad),
-                    Op::Gather { axis, indices } => local::gather(x, shape_of(0), *axis, indices),
-                    Op::Transpose { perm } => local::transpose(x, shape_of(0), perm),
-                    _ => unreachable!("quantized operators are refused on construction"),
-                }
+        evaluate(self.graph, step.id, step.operands.iter().map(operand).collect())
+    }
+}
+
+/// The value of one node from those of its operands, in a graph that an [`Executor`] has accepted.
+///
+/// # Panics
+/// For the input node, and where the graph was not accepted.
+pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>) -> Vec<f32> {
+    let node = graph.node(id);
+    let mut operands = operands.into_iter();
+    let x = operands.next().expect("every operator but the input has an operand");
+    let pool = || graph.pool_shape(id).expect("a pool reads a map");
+    match &node.op {
+        Op::Identity | Op::Reshape { .. } => x.into_owned(),
+        Op::BlockRelu { blocks, .. } => {
+            let mut x = x.into_owned();
+            local::block_relu(&mut x, &node.shape, blocks);
+            x
+        }
+        Op::Affine { scale, shift } => {
+            let mut x = x.into_owned();
+            local::affine(&mut x, reals(graph, *scale), reals(graph, *shift));
+            x
+        }
+        Op::Add | Op::Sub => {
+            let sign = if matches!(node.op, Op::Add) { 1.0 } else { -1.0 };
+            let mut x = x.into_owned();
+            let y = operands.next().expect("sums have two operands");
+            x.iter_mut().zip(y.iter()).for_each(|(x, y)| *x += sign * y);
+            x
+        }
+        Op::Conv { weight, bias, .. } => {
+            let shape = graph.conv_shape(id).expect("a convolution reads a map");
+            conv::conv(&x, reals(graph, *weight), bias.map(|b| reals(graph, b)), &shape)
+        }
+        Op::Dense { weight, bias } => conv::dense(&x, reals(graph, *weight), bias.map(|b| reals(graph, b))),
+        Op::AvgPool { .. } => pool::average(&x, &pool()),
+        Op::MaxPool { .. } => pool::maximum(&x, &pool()),
+        op => {
+            let shape = &graph.node(graph.operand(id)).shape;
+            match op {
+                Op::Pad { pad } => local::pad(&x, shape, *pad),
+                Op::Gather { axis, indices } => local::gather(&x, shape, *axis, indices),
+                Op::Transpose { perm } => local::transpose(&x, shape, perm),
+                _ => unreachable!("inputs have no value of their own, quantized operators are not accepted"),
             }
         }
     }
+}
 
-    fn reals(&self, id: ConstId) -> &'g [f32] {
-        match &self.graph.constant(id).data {
-            ConstData::Float(v) => v,
-            ConstData::Int(_) => unreachable!("checked on construction"),
-        }
+/// A constant's reals, in a graph that an [`Executor`] has accepted.
+fn reals(graph: &Graph, id: ConstId) -> &[f32] {
+    match &graph.constant(id).data {
+        ConstData::Float(v) => v,
+        ConstData::Int(_) => unreachable!("integer constants are not accepted"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The passes, in order, as a table.
 
 pub mod canonicalize;
+pub mod correct;
 pub mod fold;
 pub mod lower;
 pub mod plan;
@@ -13,6 +14,7 @@ use bcc_ir::graph::{Graph, Stage, Violations, verify};
 use thiserror::Error;
 
 use crate::plan::{Plan, PlanError};
+use correct::Correction;
 
 /// Which blocks the channels get.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub enum BlockChoice {
 pub struct PassOptions {
     /// Blocks.
     pub blocks: BlockChoice,
+    /// What of the layers behind blocks is fitted to calibration images, if anything.
+    pub correct: Option<Correction>,
     /// Calibration images, each as the network's input, row-major; may be empty.
     pub calibration: Vec<Vec<f32>>,
     /// Factor between the largest magnitude seen in calibration and an observed bound.
@@ -48,6 +52,7 @@ impl Default for PassOptions {
     fn default() -> Self {
         PassOptions {
             blocks: BlockChoice::Keep,
+            correct: None,
             calibration: Vec::new(),
             margin: 2.0,
             input_bound: None,
@@ -70,6 +75,9 @@ pub enum PassError {
     /// The plan does not fit.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Correction.
+    #[error(transparent)]
+    Correct(#[from] correct::CorrectError),
     /// Ranges.
     #[error(transparent)]
     Range(#[from] range::RangeError),
@@ -117,6 +125,12 @@ pub static PASSES: &[Pass] = &[
         what: "gives every channel its block",
         stage: Stage::Canonical,
         run: |g, o| Ok(plan::run(g, &o.blocks)?),
+    },
+    Pass {
+        name: "correct",
+        what: "fits the layers behind blocks to what the network without blocks computes, on calibration images",
+        stage: Stage::Canonical,
+        run: |g, o| Ok(correct::run(g, o)?),
     },
     Pass {
         name: "prune",

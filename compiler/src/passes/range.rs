@@ -123,8 +123,9 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
     Ok(())
 }
 
-fn observe(graph: &Graph, images: &[Vec<f32>]) -> Result<Seen, RangeError> {
-    let Some(input) = graph.input() else { return Ok(Seen::default()) };
+/// Checks that images have the size of a graph's input and hold numbers.
+pub(crate) fn check_images(graph: &Graph, images: &[Vec<f32>]) -> Result<(), RangeError> {
+    let Some(input) = graph.input() else { return Ok(()) };
     let expected = graph.node(input).len();
     for (index, image) in images.iter().enumerate() {
         if image.len() != expected {
@@ -135,6 +136,11 @@ fn observe(graph: &Graph, images: &[Vec<f32>]) -> Result<Seen, RangeError> {
             return Err(RangeError::NotFinite { index, element });
         }
     }
+    Ok(())
+}
+
+fn observe(graph: &Graph, images: &[Vec<f32>]) -> Result<Seen, RangeError> {
+    check_images(graph, images)?;
     if images.is_empty() {
         return Ok(Seen::default());
     }

@@ -35,6 +35,13 @@ pub(super) struct BitWindow {
     hi: u8,
 }
 
+impl BitWindow {
+    /// Bits compared, the sign among them.
+    pub(super) fn width(self) -> u8 {
+        self.hi - self.lo
+    }
+}
+
 /// The window for block sums of magnitude up to `sum` units in a modulus of `k` bits: the highest
 /// bit follows from the bound, `width` cuts off low bits (approximate signs).
 pub(super) fn window(sum: f64, k: u8, width: Option<u8>) -> Option<BitWindow> {

@@ -7,6 +7,7 @@
 
 mod build;
 mod carry;
+pub mod cost;
 mod gate;
 mod linear;
 
