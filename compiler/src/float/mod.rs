@@ -178,6 +178,7 @@ impl<'g> Executor<'g> {
                     }
                     Op::Pad { pad } => local::pad(x, shape_of(0), *pad),
                     Op::Gather { axis, indices } => local::gather(x, shape_of(0), *axis, indices),
+                    Op::Scatter { axis, size, indices } => local::scatter(x, shape_of(0), *axis, *size, indices),
                     Op::Transpose { perm } => local::transpose(x, shape_of(0), perm),
                     _ => unreachable!("quantized operators are refused on construction"),
                 }
@@ -208,6 +209,7 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::AvgPool { .. }
             | Op::MaxPool { .. }
             | Op::Gather { .. }
+            | Op::Scatter { .. }
             | Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Identity

@@ -197,6 +197,17 @@ fn attributes() {
                     push(&Op::Gather { axis, indices: vec![usize::MAX; indices.len()] });
                     push(&Op::Gather { axis, indices: Vec::new() });
                 }
+                Op::Scatter { axis, size, indices } => {
+                    for axis in [4, usize::MAX] {
+                        push(&Op::Scatter { axis, size, indices: indices.clone() });
+                    }
+                    for size in HUGE.into_iter().chain([0, indices.len() - 1]) {
+                        push(&Op::Scatter { axis, size, indices: indices.clone() });
+                    }
+                    push(&Op::Scatter { axis, size, indices: vec![0; indices.len() + 1] });
+                    push(&Op::Scatter { axis, size, indices: indices[1..].to_vec() });
+                    push(&Op::Scatter { axis, size, indices: vec![usize::MAX; indices.len()] });
+                }
                 Op::Reshape { .. } => {
                     push(&Op::Reshape { shape: vec![] });
                     push(&Op::Reshape { shape: vec![usize::MAX, usize::MAX] });
