@@ -21,6 +21,7 @@ fn the_subjects_pass_and_have_every_operator() {
         "refresh",
         "remask",
         "reshape",
+        "scatter",
         "sub",
         "sum_pool",
         "truncate",
