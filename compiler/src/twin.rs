@@ -115,6 +115,16 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
             let rows = x.chunks_exact(shape[*axis] * inner);
             rows.flat_map(|r| indices.iter().flat_map(move |i| &r[i * inner..(i + 1) * inner])).copied().collect()
         }
+        Op::Scatter { axis, size, indices } => {
+            let inner: usize = shape[axis + 1..].iter().product();
+            let mut out = vec![0; x.len() / shape[*axis] * size];
+            for (slab, source) in out.chunks_exact_mut(size * inner).zip(x.chunks_exact(shape[*axis] * inner)) {
+                for (piece, i) in source.chunks_exact(inner).zip(indices) {
+                    slab[i * inner..(i + 1) * inner].copy_from_slice(piece);
+                }
+            }
+            out
+        }
         Op::Pad { pad: [t, l, b, r] } => {
             let &[_, _, h, w] = shape.as_slice() else { return Err(unquantized()) };
             let (oh, ow) = (h + t + b, w + l + r);

@@ -105,20 +105,31 @@ impl Maker<'_> {
         self.add(Op::Dense { weight, bias: None }, &[x])
     }
 
-    fn step(&mut self, x: NodeId) -> Option<NodeId> {
+    /// Picks positions of an axis, or spreads them with zeros between.
+    fn spread(&mut self, x: NodeId) -> Option<NodeId> {
         let (c, [h, w]) = self.map(x);
+        let axis = self.numbers.between(1, 3);
+        let n = [1, c, h, w][axis];
+        if self.numbers.one_in(3) {
+            let size = n + self.numbers.below(3);
+            let mut indices: Vec<usize> = (0..size).collect();
+            while indices.len() > n {
+                indices.remove(self.numbers.below(indices.len()));
+            }
+            return self.add(Op::Scatter { axis, size, indices }, &[x]);
+        }
+        let indices = (0..self.numbers.between(1, n + 1)).map(|_| self.numbers.below(n)).collect();
+        self.add(Op::Gather { axis, indices }, &[x])
+    }
+
+    fn step(&mut self, x: NodeId) -> Option<NodeId> {
         match self.numbers.below(10) {
             0..=2 => self.conv(x).and_then(|y| self.relu(y)),
             3 => self.conv(x),
             4 => self.residual(x).and_then(|y| self.relu(y)),
             5 => self.residual(x),
             6 => self.pool(x),
-            7 => {
-                let axis = self.numbers.between(1, 3);
-                let n = [1, c, h, w][axis];
-                let indices = (0..self.numbers.between(1, n + 1)).map(|_| self.numbers.below(n)).collect();
-                self.add(Op::Gather { axis, indices }, &[x])
-            }
+            7 => self.spread(x),
             8 => {
                 let mut pad = [0; 4];
                 pad.iter_mut().for_each(|p| *p = self.numbers.below(3));

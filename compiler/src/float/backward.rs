@@ -190,6 +190,9 @@ impl Executor<'_> {
             }
             Op::Pad { pad } => each(&gradient, &|g, r| local::pad_backward(g, shape, *pad, r)),
             Op::Gather { axis, indices } => each(&gradient, &|g, r| local::gather_backward(g, shape, *axis, indices, r)),
+            Op::Scatter { axis, indices, .. } => {
+                gradient.chunks_exact(own).flat_map(|g| local::gather(g, &node.shape, *axis, indices)).collect()
+            }
             Op::Transpose { perm } => {
                 let mut inverse = vec![0; perm.len()];
                 perm.iter().enumerate().for_each(|(to, from)| inverse[*from] = to);

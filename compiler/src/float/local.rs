@@ -107,6 +107,17 @@ pub(super) fn gather_backward(g: &[f32], shape: &[usize], axis: usize, indices: 
     }
 }
 
+pub(super) fn scatter(x: &[f32], shape: &[usize], axis: usize, size: usize, indices: &[usize]) -> Vec<f32> {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut y = vec![0.0; x.len() / shape[axis] * size];
+    for (slab, source) in y.chunks_exact_mut(size * inner).zip(x.chunks_exact(shape[axis] * inner)) {
+        for (piece, i) in source.chunks_exact(inner).zip(indices) {
+            slab[i * inner..(i + 1) * inner].copy_from_slice(piece);
+        }
+    }
+    y
+}
+
 pub(super) fn transpose(x: &[f32], shape: &[usize], perm: &[usize]) -> Vec<f32> {
     let view = ndarray::ArrayView::from_shape(shape, x).expect("a value has as many elements as its shape");
     view.permuted_axes(perm).iter().copied().collect()

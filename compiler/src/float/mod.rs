@@ -193,6 +193,7 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
             match op {
                 Op::Pad { pad } => local::pad(&x, shape, *pad),
                 Op::Gather { axis, indices } => local::gather(&x, shape, *axis, indices),
+                Op::Scatter { axis, size, indices } => local::scatter(&x, shape, *axis, *size, indices),
                 Op::Transpose { perm } => local::transpose(&x, shape, perm),
                 _ => unreachable!("inputs have no value of their own, quantized operators are not accepted"),
             }
@@ -223,6 +224,7 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::AvgPool { .. }
             | Op::MaxPool { .. }
             | Op::Gather { .. }
+            | Op::Scatter { .. }
             | Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Identity

@@ -78,6 +78,9 @@ pub enum PassError {
     /// Correction.
     #[error(transparent)]
     Correct(#[from] correct::CorrectError),
+    /// Pruning.
+    #[error(transparent)]
+    Prune(#[from] prune::PruneError),
     /// Ranges.
     #[error(transparent)]
     Range(#[from] range::RangeError),
@@ -134,12 +137,9 @@ pub static PASSES: &[Pass] = &[
     },
     Pass {
         name: "prune",
-        what: "removes ReLUs that pass everything",
+        what: "removes zero and unused channels with their weights, and ReLUs that pass everything",
         stage: Stage::Canonical,
-        run: |g, _| {
-            prune::run(g);
-            Ok(())
-        },
+        run: |g, _| Ok(prune::run(g)?),
     },
     Pass {
         name: "range",

@@ -204,9 +204,10 @@ impl Attempt {
                 let client = if dealt { ClientShare::Dealt } else { ClientShare::Local };
                 self.set(id, Fixed { modulus: x.modulus.min(y.modulus), client, ..x })
             }
-            (Op::Pad { .. } | Op::Gather { .. } | Op::Reshape { .. } | Op::Transpose { .. }, Some(x)) => {
-                self.set(id, x)
-            }
+            (
+                Op::Pad { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Reshape { .. } | Op::Transpose { .. },
+                Some(x),
+            ) => self.set(id, x),
             _ => Err(self.unfit(id)),
         }
     }

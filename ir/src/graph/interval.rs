@@ -155,6 +155,16 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             each(&|c| c.scaled(lo).hull(c.scaled(hi)))
         }
         Op::Gather { axis: 1, indices } => indices.iter().map(|i| x.get(*i).copied().unwrap_or(hull(x))).collect(),
+        Op::Scatter { axis: 1, size, indices } if x.len() == indices.len() => {
+            let mut all = vec![Interval { lo: 0.0, hi: 0.0 }; *size];
+            for (c, i) in x.iter().zip(indices) {
+                if let Some(at) = all.get_mut(*i) {
+                    *at = *c;
+                }
+            }
+            all
+        }
+        Op::Scatter { .. } => each(&Interval::with_zero),
         Op::Gather { .. } | Op::Identity | Op::Reduce { .. } | Op::Remask | Op::Refresh => x.to_vec(),
         Op::Truncate { .. } => each(&|c| Interval { lo: c.lo - unit, hi: c.hi + unit }),
         Op::BlockRelu { blocks, .. } => x

@@ -73,6 +73,15 @@ pub enum Op {
         /// Positions on that axis.
         indices: Vec<usize>,
     },
+    /// Places positions along one axis, zeros elsewhere: `y[.., indices[j], ..] = x[.., j, ..]`.
+    Scatter {
+        /// Axis of the operand.
+        axis: usize,
+        /// Length of that axis in the result.
+        size: usize,
+        /// Positions in the result, ascending, one per position of the operand.
+        indices: Vec<usize>,
+    },
     /// Same elements, another shape.
     Reshape {
         /// The new shape.
@@ -152,6 +161,7 @@ impl Op {
             Op::SumPool { .. } => "sum_pool",
             Op::MaxPool { .. } => "max_pool",
             Op::Gather { .. } => "gather",
+            Op::Scatter { .. } => "scatter",
             Op::Reshape { .. } => "reshape",
             Op::Transpose { .. } => "transpose",
             Op::Identity => "identity",

@@ -62,6 +62,7 @@ impl Graph {
             Op::MaxPool { window } => window.to_string(),
             Op::SumPool { window, divisor } => format!("{window} /{divisor}"),
             Op::Gather { axis, indices } => format!("axis={axis} [{}]", progressions(indices)),
+            Op::Scatter { axis, size, indices } => format!("axis={axis} [{}] of {size}", progressions(indices)),
             Op::Reshape { shape } => dims(shape),
             Op::Transpose { perm } => format!("{perm:?}"),
             Op::BlockRelu { blocks, plannable } => {

@@ -122,6 +122,21 @@ pub fn infer_shape<'a>(
             shape[*axis] = indices.len();
             Ok(shape)
         }
+        Op::Scatter { axis, size, indices } => {
+            let mut shape = x.to_vec();
+            let n = *shape.get(*axis).ok_or_else(|| bad(format!("axis {axis} of shape {x:?}")))?;
+            if indices.len() != n {
+                return Err(bad(format!("{} indices for an axis of {n}", indices.len())));
+            }
+            if !indices.is_sorted_by(|a, b| a < b) {
+                return Err(bad("its indices do not ascend".into()));
+            }
+            if let Some(i) = indices.last().filter(|i| **i >= *size) {
+                return Err(bad(format!("index {i} on an axis of {size}")));
+            }
+            shape[*axis] = *size;
+            Ok(shape)
+        }
         Op::Reshape { shape } => {
             if elements(shape) != elements(x) {
                 return Err(bad(format!("{x:?} does not hold as many elements as {shape:?}")));

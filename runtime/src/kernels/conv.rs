@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use bcc_ir::geometry::ConvShape;
+use bcc_ir::geometry::{ConvShape, Window};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -39,11 +39,14 @@ pub trait Tile: Send + Sync {
 
 /// Convolution on a tile kernel.
 pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
-    let Some([height, width]) = shape.output() else { return };
+    if shape.output().is_none() {
+        return;
+    }
     let out_group = shape.out_channels / shape.groups;
+    let pixel = Window { stride: shape.window.stride, ..Window::new([1, 1]) };
     if out_group < ROWS / 2 {
         direct(shape, x, w, out);
-    } else if height * width == 1 && shape.input == [1, 1] && shape.window.kernel == [1, 1] {
+    } else if shape.input == [1, 1] && shape.window == pixel {
         dense(tile, shape, x, w, out);
     } else {
         product(tile, shape, x, w, out);

@@ -78,6 +78,11 @@ fn dense_layers() {
         check_conv(64, ConvShape::dense(inputs, outputs));
         check_conv(32, ConvShape { groups: 2, ..ConvShape::dense(2 * inputs, 8 * outputs) });
     }
+    // One pixel in and out, but the window lies in the padding.
+    for (stride, pad) in [([3, 3], [1, 0, 0, 0]), ([2, 2], [0, 1, 0, 0]), ([1, 1], [0; 4]), ([2, 5], [0; 4])] {
+        let window = Window { stride, pad, ..Window::new([1, 1]) };
+        check_conv(40, ConvShape { window, ..ConvShape::dense(4, 9) });
+    }
 }
 
 #[test]

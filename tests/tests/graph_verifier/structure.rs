@@ -21,6 +21,7 @@ fn the_subjects_pass_and_have_every_operator() {
         "refresh",
         "remask",
         "reshape",
+        "scatter",
         "sub",
         "sum_pool",
         "truncate",
@@ -196,6 +197,17 @@ fn attributes() {
                     }
                     push(&Op::Gather { axis, indices: vec![usize::MAX; indices.len()] });
                     push(&Op::Gather { axis, indices: Vec::new() });
+                }
+                Op::Scatter { axis, size, indices } => {
+                    for axis in [4, usize::MAX] {
+                        push(&Op::Scatter { axis, size, indices: indices.clone() });
+                    }
+                    for size in HUGE.into_iter().chain([0, indices.len() - 1]) {
+                        push(&Op::Scatter { axis, size, indices: indices.clone() });
+                    }
+                    push(&Op::Scatter { axis, size, indices: vec![0; indices.len() + 1] });
+                    push(&Op::Scatter { axis, size, indices: indices[1..].to_vec() });
+                    push(&Op::Scatter { axis, size, indices: vec![usize::MAX; indices.len()] });
                 }
                 Op::Reshape { .. } => {
                     push(&Op::Reshape { shape: vec![] });

@@ -14,7 +14,9 @@ mod linear;
 use std::collections::BTreeMap;
 
 use bcc_ir::graph::{ConstData, ConstId, Graph, Node, NodeId, Op};
-use bcc_ir::program::{BufferId, Inst, Layer, Phase, Port, Program, Role, Stream, Tap, Type, WeightEntry, WeightWidth};
+use bcc_ir::program::{
+    BufferId, Inst, Layer, Phase, Port, Program, Role, Source, Stream, Tap, Type, WeightEntry, WeightWidth,
+};
 
 use build::Builder;
 
@@ -278,6 +280,11 @@ impl Lowering<'_> {
                 inner: shape[*axis + 1..].iter().product(),
                 indices: indices.clone(),
             },
+            Op::Scatter { axis, size, indices } => {
+                let slab = scattered(*size, indices);
+                let outer = shape[..*axis].iter().product();
+                Inst::Assemble { inner: shape[*axis + 1..].iter().product(), sources: slab.repeat(outer) }
+            }
             Op::Transpose { perm } => Inst::Transpose { shape: shape.clone(), perm: perm.clone() },
             Op::Pad { pad } => {
                 let (channels, input) = bcc_ir::graph::map_of(shape)?;
@@ -319,6 +326,15 @@ impl Lowering<'_> {
         let opened = b.emit(Role::Client, Phase::Online, Inst::Add, &[x.client, s[0]], x.ty());
         b.effect(Role::Client, Phase::Online, Inst::Output, &[opened]);
     }
+}
+
+/// Positions of one slab of a scatter; as its indices ascend, each takes the operand's next one.
+fn scattered(size: usize, indices: &[usize]) -> Vec<Source> {
+    let mut sources = vec![Source::Zero; size];
+    for i in indices {
+        sources[*i] = Source::Operand(0);
+    }
+    sources
 }
 
 fn shares(client: BufferId, server: BufferId, dealer: Option<BufferId>, ty: Type) -> Shares {
