@@ -1,8 +1,8 @@
 //! Removes what the blocks make superfluous: channels that are zero or that nobody reads, and ReLUs
 //! whose channels all pass.
 //!
-//! [`channels`] finds, forwards, the channels that are zero whatever the input (a channel whose
-//! block is zero, and what follows from it) and, backwards, those that anybody needs. [`rewrite`]
+//! `channels` finds, forwards, the channels that are zero whatever the input (a channel whose
+//! block is zero, and what follows from it) and, backwards, those that anybody needs. `rewrite`
 //! then lets every tensor hold the channels that are needed and not zero, and no others. So a zero
 //! channel takes its weights with it in the layer before and in the layer after, with all that is
 //! dealt and sent for them. Where readers of one tensor want different channels, a gather or a
