@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, ArrayViewD, Axis};
 use ndarray_npy::{NpzReader, ReadNpyExt, ViewNpyError, ViewNpyExt};
+use rayon::prelude::*;
 use thiserror::Error;
+
+use crate::float::Executor;
 
 /// Why images cannot be read.
 #[derive(Debug, Error)]
@@ -41,6 +44,14 @@ pub enum DataError {
         /// Shape of the input.
         expected: Vec<usize>,
     },
+    /// No labels, or labels that do not fit.
+    #[error("{path} gives no labels: {reason}. Give an .npz file with images \"x\" and their classes \"y\", integers")]
+    Labels {
+        /// File.
+        path: PathBuf,
+        /// Reason.
+        reason: String,
+    },
 }
 
 /// Reads images for an input of shape `[1, ...]`: an array `[n, ...]`, or one image without the
@@ -56,6 +67,51 @@ pub fn load_images(path: &Path, shape: &[usize]) -> Result<Vec<Vec<f32>>, DataEr
         return Err(wrong());
     }
     Ok(array.axis_iter(Axis(0)).map(|image| image.iter().copied().collect()).collect())
+}
+
+/// Images with their classes.
+pub struct Labelled {
+    /// Images.
+    pub images: Vec<Vec<f32>>,
+    /// Class of each.
+    pub labels: Vec<i64>,
+}
+
+impl Labelled {
+    /// Share of the images whose largest output is that of their class.
+    pub fn accuracy(&self, network: &Executor<'_>) -> f64 {
+        let right = |(image, label): &(&Vec<f32>, &i64)| {
+            let y = network.run(image);
+            let best = (0..y.len()).max_by(|a, b| y[*a].total_cmp(&y[*b]));
+            best.and_then(|b| i64::try_from(b).ok()) == Some(**label)
+        };
+        let count = self.images.par_iter().zip(&self.labels).filter(right).count();
+        count as f64 / self.images.len().max(1) as f64
+    }
+}
+
+/// Reads images and their classes: arrays `x` and `y`, integers, of an `.npz`.
+///
+/// # Errors
+/// As [`load_images`], or labels that do not fit.
+pub fn load_labelled(path: &Path, shape: &[usize]) -> Result<Labelled, DataError> {
+    let labels = |reason: String| DataError::Labels { path: path.into(), reason };
+    if path.extension().is_none_or(|e| e != "npz") {
+        return Err(labels("it is no .npz file".into()));
+    }
+    let images = load_images(path, shape)?;
+    let file = File::open(path).map_err(|source| DataError::Io { path: path.into(), source })?;
+    let mut npz = NpzReader::new(file).map_err(|e| labels(e.to_string()))?;
+    let wide: Result<ndarray::Array1<i64>, _> = npz.by_name("y");
+    let found = wide.or_else(|first| {
+        let narrow: Result<ndarray::Array1<i32>, _> = npz.by_name("y");
+        narrow.map(|a| a.mapv(i64::from)).map_err(|_| first)
+    });
+    let found = found.map_err(|e| labels(e.to_string()))?.to_vec();
+    if found.len() != images.len() {
+        return Err(labels(format!("{} labels for {} images", found.len(), images.len())));
+    }
+    Ok(Labelled { images, labels: found })
 }
 
 fn load_array(path: &Path) -> Result<ArrayD<f32>, DataError> {

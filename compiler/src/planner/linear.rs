@@ -48,6 +48,8 @@ pub struct OptionSums {
     pub mean: f64,
     /// Squares of an image's mean of `(g . d)^2` over its probes.
     pub spread: f64,
+    /// Largest magnitude of a block's sum of `z`; not a sum.
+    pub largest: f64,
 }
 
 /// Sums over images and probes for one channel.
@@ -96,6 +98,7 @@ impl Linear {
             a.drift += b.drift;
             a.mean += b.mean;
             a.spread += b.spread;
+            a.largest = a.largest.max(b.largest);
         }
         for (a, b) in self.classes.iter_mut().zip(&other.classes) {
             a.square += b.square;
@@ -233,6 +236,7 @@ impl Pass<'_> {
                     let then = tables.gated(*block);
                     if lane == 0 {
                         options[j].mean += then[0] - now[0];
+                        options[j].largest = options[j].largest.max(tables.largest);
                     }
                     for i in 0..e.len() {
                         products[j * along.len() + first + i] = then[i + 1] - now[i + 1];
@@ -258,6 +262,22 @@ impl Pass<'_> {
     }
 }
 
+/// Largest magnitude of a block's sum by choice, of one image's gate operands.
+pub(super) fn largest<'v>(targets: &Targets, operand: impl Fn(bcc_ir::graph::NodeId) -> &'v [f32]) -> Vec<f64> {
+    let mut largest = Vec::with_capacity(targets.options());
+    let mut tables = Tables::default();
+    for layer in &targets.layers {
+        for z in operand(layer.node).chunks_exact(layer.pixels()) {
+            tables.fill(z, layer.map, [None; LANES]);
+            for block in &layer.menu {
+                tables.gated(*block);
+                largest.push(tables.largest);
+            }
+        }
+    }
+    largest
+}
+
 /// Sums of `z` and of `g z` for some probes.
 type Sums = [f64; LANES + 1];
 
@@ -271,6 +291,10 @@ struct Tables {
     relu: Sums,
     /// Sums of `g`.
     gradient: [f64; LANES],
+    /// Largest magnitude of a pixel.
+    pixel: f64,
+    /// Largest magnitude of a block's sum, of the blocks that were gated last; 0 without blocks.
+    largest: f64,
 }
 
 impl Tables {
@@ -279,6 +303,7 @@ impl Tables {
         self.sums.clear();
         self.sums.resize((h + 1) * (w + 1), [0.0; LANES + 1]);
         self.relu = [0.0; LANES + 1];
+        self.pixel = z.iter().fold(0.0, |m, v| m.max(f64::from(v.abs())));
         self.gradient = g.map(|g| g.map_or(0.0, |g| g.iter().map(|x| f64::from(*x)).sum()));
         let zeros = vec![0.0f32; z.len()];
         let g = g.map(|g| g.unwrap_or(&zeros));
@@ -304,14 +329,16 @@ impl Tables {
     }
 
     /// Sums of the gated map, and of its products with the gradients.
-    fn gated(&self, block: Block) -> Sums {
+    fn gated(&mut self, block: Block) -> Sums {
         let [h, w] = self.map;
+        self.largest = if block == Block::RELU { self.pixel } else { 0.0 };
         match block {
             Block::Zero => [0.0; LANES + 1],
             Block::Identity => self.sums[self.sums.len() - 1],
             Block::RELU => self.relu,
             Block::Patch { h: bh, w: bw } => {
                 let mut total = [0.0; LANES + 1];
+                let mut largest = 0.0f64;
                 for top in (0..h).step_by(bh) {
                     let row = |y: usize| &self.sums[y * (w + 1)..(y + 1) * (w + 1)];
                     let (above, below) = (row(top), row(h.min(top + bh)));
@@ -319,13 +346,16 @@ impl Tables {
                     let mut left = edge(0);
                     for start in (0..w).step_by(bw) {
                         let right = edge(w.min(start + bw));
-                        let open = if right[0] - left[0] < 0.0 { 0.0 } else { 1.0 };
+                        let sum = right[0] - left[0];
+                        let open = if sum < 0.0 { 0.0 } else { 1.0 };
+                        largest = largest.max(sum.abs());
                         for i in 0..=LANES {
                             total[i] += open * (right[i] - left[i]);
                         }
                         left = right;
                     }
                 }
+                self.largest = largest;
                 total
             }
         }

@@ -14,9 +14,11 @@ pub mod linear;
 pub mod menu;
 pub mod pins;
 pub mod price;
+pub mod report;
 mod search;
 pub mod solve;
 pub mod store;
+pub mod summary;
 pub mod target;
 
 use bcc_ir::Block;
@@ -32,13 +34,14 @@ use crate::passes::correct::{Correction, correct};
 use crate::passes::range::{RangeError, check_images};
 use crate::passes::{PassError, canonicalize, fold};
 use crate::plan::{Plan, PlanError};
-use budget::Budget;
+use crate::report::Report;
 use exact::Exact;
 use linear::{Linear, Pass};
 use menu::Menu;
 use pins::Pins;
-use price::Costs;
+use price::{Costs, Pricer};
 use store::{Key, Store, StoreError};
+use summary::{Accuracy, PlanSummary};
 use target::Targets;
 
 /// How distortions are found.
@@ -212,6 +215,8 @@ pub struct Planner<'a> {
     key: Key,
     /// Losses around the base.
     first: Option<Losses>,
+    /// Costs with every ReLU kept.
+    kept: Option<Costs>,
 }
 
 /// Losses of all choices around one network.
@@ -223,6 +228,8 @@ struct Losses {
     error: f64,
     /// Mean squared error of the network they are taken around.
     around: f64,
+    /// Largest magnitude of a block's sum by choice; empty if not known.
+    largest: Vec<f64>,
 }
 
 impl<'a> Planner<'a> {
@@ -279,12 +286,48 @@ impl<'a> Planner<'a> {
             key = key.with_floats(image);
         }
         let template = template.clone();
-        Ok(Planner { imported, base, template, settings, targets, pins, references, store, progress, key, first: None })
+        Ok(Planner { imported, base, template, settings, targets, pins, references, store, progress, key, first: None, kept: None })
     }
 
     /// Channels and choices.
     pub fn targets(&self) -> &Targets {
         &self.targets
+    }
+
+    /// The canonical network with every ReLU.
+    pub fn original(&self) -> Graph {
+        let mut graph = self.base.clone();
+        self.targets.apply(&mut graph, &vec![Block::RELU; self.targets.classes()]);
+        graph
+    }
+
+    /// An outcome in numbers, with the costs of every ReLU kept beside it.
+    ///
+    /// # Errors
+    /// The network does not compile with every ReLU, or with the plan.
+    pub fn summary(
+        &mut self,
+        outcome: &Outcome,
+        budgets: Vec<String>,
+        accuracy: Option<Accuracy>,
+    ) -> Result<PlanSummary, PlannerError> {
+        let relus = vec![Block::RELU; self.targets.classes()];
+        let pricer = self.pricer();
+        let kept = match &self.kept {
+            Some(costs) => costs.clone(),
+            None => pricer.costs(&pricer.compile(&relus, None)?, &relus),
+        };
+        let compiled = pricer.compile(&outcome.blocks, self.settings.correct)?;
+        let report = Report::new(&compiled.lowered.program)
+            .map_err(|e| PlannerError::Limits(format!("the planned program does not run to its end: {e:?}")))?;
+        self.kept = Some(kept.clone());
+        Ok(PlanSummary::new(&self.imported.name, budgets, &self.targets, outcome, kept, &report, accuracy))
+    }
+
+    /// Compiles plans, without prices so far.
+    fn pricer(&self) -> Pricer<'a> {
+        let model_of_time = (self.settings.rates.clone(), self.settings.network.clone());
+        Pricer::new(self.imported, &self.template, &self.targets, model_of_time)
     }
 
     /// The calibration images.
@@ -381,6 +424,7 @@ impl<'a> Planner<'a> {
             by_choice: sums.losses(&self.targets, outputs, self.settings.correct.is_some()),
             error: sums.relative_error(&self.targets),
             around: sums.error / (sums.images * outputs) as f64,
+            largest: sums.options.iter().map(|o| o.largest).collect(),
         })
     }
 
@@ -412,6 +456,21 @@ impl<'a> Planner<'a> {
                 }
             });
         }
-        Ok(Losses { by_choice, error: 0.0, around: self.measure(graph) })
+        Ok(Losses { by_choice, error: 0.0, around: self.measure(graph), largest: self.largest(graph) })
+    }
+
+    /// Largest magnitude of a block's sum by choice.
+    fn largest(&self, graph: &Graph) -> Vec<f64> {
+        let executor = Executor::new(graph);
+        let one = |x: &Vec<f32>| {
+            let values = executor.values(x);
+            linear::largest(&self.targets, |node| values.operand_of(node))
+        };
+        let each: Vec<Vec<f64>> = self.images().par_iter().map(one).collect();
+        let larger = |mut all: Vec<f64>, one: Vec<f64>| {
+            all.iter_mut().zip(one).for_each(|(a, o)| *a = a.max(o));
+            all
+        };
+        each.into_iter().reduce(larger).unwrap_or_default()
     }
 }

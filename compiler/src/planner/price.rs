@@ -104,8 +104,8 @@ struct LayerPrice {
 /// Compiles plans and prices choices.
 pub struct Pricer<'a> {
     imported: &'a Graph,
-    template: &'a CompileOptions,
-    targets: &'a Targets,
+    template: CompileOptions,
+    targets: Targets,
     rates: Rates,
     network: Network,
     prices: Vec<LayerPrice>,
@@ -114,24 +114,34 @@ pub struct Pricer<'a> {
 }
 
 impl<'a> Pricer<'a> {
-    /// Compiles the network with the given blocks, for first prices.
-    ///
-    /// # Errors
-    /// The network does not compile so.
+    /// A pricer that knows no plan yet.
     pub fn new(
         imported: &'a Graph,
-        template: &'a CompileOptions,
-        targets: &'a Targets,
+        template: &CompileOptions,
+        targets: &Targets,
         (rates, network): (Rates, Network),
-        blocks: &[Block],
-    ) -> Result<(Pricer<'a>, Costs), CompileError> {
+    ) -> Pricer<'a> {
         let seconds_per_byte = network.byte_seconds();
-        let mut pricer = Pricer { imported, template, targets, rates, network, prices: Vec::new(), seconds_per_byte };
-        let compiled = pricer.compile(blocks, None)?;
-        let fallback = GateCost { ring: 32, modulus: 24, window: 24, dealt: false };
-        pricer.prices = vec![LayerPrice { gate: fallback, before: 0.0 }; targets.layers.len()];
-        let costs = pricer.learn(&compiled, blocks);
-        Ok((pricer, costs))
+        let gate = GateCost { ring: 32, modulus: 24, window: 24, dealt: false };
+        let prices = vec![LayerPrice { gate, before: 0.0 }; targets.layers.len()];
+        let (template, targets) = (template.clone(), targets.clone());
+        Pricer { imported, template, targets, rates, network, prices, seconds_per_byte }
+    }
+
+    /// Lets plans compile in rings of this width alone.
+    pub fn set_ring(&mut self, ring: Option<u8>) {
+        self.template.passes.ring = ring;
+    }
+
+    /// Whether a block sum of the given magnitude on calibration images has room in the ring that
+    /// plans compile in: below half of the modulus that truncation leaves. Without a set ring there is
+    /// always room.
+    pub fn has_room(&self, largest: f64) -> bool {
+        let options = &self.template.passes;
+        let Some(ring) = options.ring else { return true };
+        let units = largest * options.margin * f64::from(options.frac).exp2();
+        // A few units for rounding, as the range check has them.
+        units + 4.0 < (f64::from(ring) - f64::from(options.weight_frac) - 1.0).exp2()
     }
 
     /// Compiles a plan.

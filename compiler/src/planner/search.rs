@@ -17,11 +17,13 @@ impl Planner<'_> {
     /// # Errors
     /// Budgets that cannot be met, or a network that does not compile.
     pub fn plan(&mut self, budgets: &[Budget]) -> Result<Outcome, PlannerError> {
-        let (imported, template, targets) = (self.imported, self.template.clone(), self.targets.clone());
+        let targets = self.targets.clone();
         let base = self.pins.base();
         self.progress.stage("compile", 0);
-        let model_of_time = (self.settings.rates.clone(), self.settings.network.clone());
-        let (mut pricer, costs) = Pricer::new(imported, &template, &targets, model_of_time, &base)?;
+        let mut pricer = self.pricer();
+        let compiled = pricer.compile(&base, None)?;
+        let costs = pricer.learn(&compiled, &base);
+        drop(compiled);
         let first = match &self.first {
             Some(losses) => losses.clone(),
             None => {
@@ -37,27 +39,20 @@ impl Planner<'_> {
         }
 
         let mut all: Vec<(Vec<Block>, Costs, Tried)> = Vec::new();
-        let steps = self.settings.refine;
-        let (blocks, costs, solution) = self.within(&mut pricer, &first, &base, budgets, true)?;
-        let predicted = first.around + solution.loss;
-        let one_shot = self.tried("one shot", &blocks, predicted, solution.gap());
-        all.push((blocks, costs, one_shot));
+        self.first_plan(&mut pricer, &first, budgets, costs.ring, &mut all)?;
         let mut present = base.clone();
         let mut graph = self.base.clone();
-        for step in 1..=steps {
-            // Parts of the budget in equal ratios; the first step's losses are known already.
-            let part = step as f64 / (steps as f64 + 1.0).max(1.0);
+        for step in 1..=self.settings.refine {
+            // Parts of the budget in equal ratios, the last being one step short of the whole.
+            let part = step as f64 / (self.settings.refine as f64 + 1.0);
             let losses = if step == 1 { first.clone() } else { self.losses(&graph, &present)? };
             let partial: Vec<(Budget, u64)> = budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
-            let solution = self.choose(&pricer, &losses, &present, &partial)?;
-            present = self.blocks(&solution);
+            present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
             graph = self.network(&present, self.settings.correct);
             let losses = self.losses(&graph, &present)?;
-            let (blocks, costs, solution) = self.within(&mut pricer, &losses, &present, budgets, false)?;
-            let predicted = losses.around + solution.loss;
-            let how = format!("refined {step}");
+            let (blocks, costs, solution) = self.within(&mut pricer, &losses, &present, budgets)?;
             if !all.iter().any(|(b, ..)| *b == blocks) {
-                let tried = self.tried(&how, &blocks, predicted, solution.gap());
+                let tried = self.tried(&format!("refined {step}"), &blocks, losses.around + solution.loss, solution.gap());
                 all.push((blocks, costs, tried));
             }
         }
@@ -67,15 +62,59 @@ impl Planner<'_> {
         Ok(self.outcome(&pricer, &blocks, costs, best, tried, &first, budgets))
     }
 
+    /// The plan from the first losses. Large blocks may need a wider ring, in which everything costs
+    /// more: where bytes or time are limited and no ring is asked for, the ring of the network with
+    /// all ReLUs, which leaves large blocks out, competes with rings that have room for all.
+    fn first_plan(
+        &self,
+        pricer: &mut Pricer<'_>,
+        first: &Losses,
+        budgets: &[Budget],
+        narrow: u8,
+        all: &mut Vec<(Vec<Block>, Costs, Tried)>,
+    ) -> Result<(), PlannerError> {
+        let base = self.pins.base();
+        let asked = self.template.passes.ring;
+        let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
+        let rings = if asked.is_some() || counts_only { vec![asked] } else { vec![Some(narrow), None] };
+        let mut best: Option<(Option<u8>, f64)> = None;
+        let mut failed = None;
+        for ring in rings {
+            pricer.set_ring(ring);
+            let (blocks, costs, solution) = match self.within(pricer, first, &base, budgets) {
+                Ok(found) => found,
+                Err(e) => {
+                    failed = Some(e);
+                    continue;
+                }
+            };
+            let how = if all.is_empty() { "one shot".to_string() } else { format!("one shot, ring {}", costs.ring) };
+            if all.iter().any(|(b, ..)| *b == blocks) {
+                continue;
+            }
+            let tried = self.tried(&how, &blocks, first.around + solution.loss, solution.gap());
+            if best.is_none_or(|(_, measured)| tried.measured < measured) {
+                best = Some((ring, tried.measured));
+            }
+            all.push((blocks, costs, tried));
+        }
+        match (best, failed) {
+            (Some((ring, _)), _) => {
+                pricer.set_ring(ring);
+                Ok(())
+            }
+            (None, Some(e)) => Err(e),
+            (None, None) => Err(PlannerError::Limits("no plan was found".into())),
+        }
+    }
+
     /// The most finely divided uniform plan within the budgets: one rectangle for all channels.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
     pub fn uniform(&mut self, budgets: &[Budget]) -> Result<Outcome, PlannerError> {
-        let (imported, template, targets) = (self.imported, self.template.clone(), self.targets.clone());
-        let base = self.pins.base();
-        let model_of_time = (self.settings.rates.clone(), self.settings.network.clone());
-        let (pricer, _) = Pricer::new(imported, &template, &targets, model_of_time, &base)?;
+        let targets = self.targets.clone();
+        let pricer = self.pricer();
         let largest = targets.layers.iter().map(|l| l.map[0].max(l.map[1])).max().unwrap_or(1);
         for side in 1..=largest {
             for (h, w) in [(side, side), (side, side + 1)] {
@@ -91,7 +130,7 @@ impl Planner<'_> {
                 let costs = pricer.costs(&pricer.compile(&blocks, self.settings.correct)?, &blocks);
                 if budgets.iter().all(|b| costs.of(b) <= limit(b, &targets)) {
                     let tried = self.tried(&format!("uniform {block}"), &blocks, f64::NAN, 0.0);
-                    let none = Losses { by_choice: vec![0.0; targets.options()], error: 0.0, around: 0.0 };
+                    let none = Losses { by_choice: vec![0.0; targets.options()], error: 0.0, around: 0.0, largest: Vec::new() };
                     return Ok(self.outcome(&pricer, &blocks, costs, tried.clone(), vec![tried], &none, budgets));
                 }
             }
@@ -128,60 +167,65 @@ impl Planner<'_> {
     }
 
     /// Blocks whose exact costs are within the budgets, with the solver's answer they come from.
+    /// Losses are around a network with the blocks `present`.
     fn within(
         &self,
         pricer: &mut Pricer<'_>,
         losses: &Losses,
         present: &[Block],
         budgets: &[Budget],
-        report: bool,
     ) -> Result<(Vec<Block>, Costs, Solution), PlannerError> {
-        let mut best: Option<(Vec<Block>, Costs, Solution)> = None;
-        // What the exact costs of a plan have beside its prices; signed.
-        let mut beside: Vec<i128> = budgets.iter().map(|_| 0).collect();
         let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
+        let mut best: Option<(Vec<Block>, Costs, Solution)> = None;
+        // What the exact cost of a plan has beside its prices; signed.
+        let mut beside: Vec<i128> = vec![0; budgets.len()];
+        let learn = |pricer: &mut Pricer<'_>, blocks: &[Block], correct| -> Result<(Costs, Vec<i128>), PlannerError> {
+            self.progress.stage("compile", 0);
+            let compiled = pricer.compile(blocks, correct)?;
+            let costs = pricer.learn(&compiled, blocks);
+            let beside = |b: &Budget| i128::from(costs.of(b)) - i128::from(pricer.total(b, blocks));
+            let beside = budgets.iter().map(beside).collect();
+            Ok((costs, beside))
+        };
         if !counts_only {
-            let compiled = pricer.compile(present, self.settings.correct)?;
-            let costs = pricer.learn(&compiled, present);
-            for (x, b) in beside.iter_mut().zip(budgets) {
-                *x = i128::from(costs.of(b)) - i128::from(pricer.total(b, present));
-            }
+            beside = learn(pricer, present, None)?.1;
         }
-        for _ in 0..COMPILATIONS {
+        for round in 1..=COMPILATIONS {
             let mut limits = Vec::with_capacity(budgets.len());
             for (b, x) in budgets.iter().zip(&beside) {
                 let left = i128::from(limit(b, &self.targets)) - x;
                 let least = i128::from(self.least(pricer, b));
-                if left < least && best.is_none() {
+                if left < least && round == 1 {
                     return Err(self.infeasible(pricer, b, (least + x).max(0) as u64));
                 }
                 limits.push((*b, left.max(least) as u64));
             }
-            let solution = self.choose(pricer, losses, present, &limits)?;
+            let solution = self.choose(pricer, losses, &limits)?;
             let blocks = self.blocks(&solution);
-            if report {
-                self.progress.stage("compile", 0);
-            }
-            let compiled = pricer.compile(&blocks, self.settings.correct)?;
-            let costs = pricer.learn(&compiled, &blocks);
-            let fits = budgets.iter().all(|b| costs.of(b) <= limit(b, &self.targets));
-            let same = best.as_ref().is_some_and(|(b, ..)| *b == blocks);
-            let better = fits && best.as_ref().is_none_or(|(_, _, s)| solution.loss < s.loss);
-            // Prices follow the windows of the latest plan: its own cost is what counts now.
-            for (x, b) in beside.iter_mut().zip(budgets) {
-                *x = i128::from(costs.of(b)) - i128::from(pricer.total(b, &blocks));
-            }
-            if better {
-                best = Some((blocks, costs, solution));
-            }
-            if counts_only || same || (fits && !better) {
+            if best.as_ref().is_some_and(|(b, ..)| *b == blocks) {
                 break;
+            }
+            // Corrected weights may have other ranges: the costs that count are those with them. While
+            // the blocks still move, the plain ones are close enough.
+            let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &self.targets));
+            let (mut costs, mut rest) = learn(pricer, &blocks, None)?;
+            if fits(&costs) && self.settings.correct.is_some() {
+                (costs, rest) = learn(pricer, &blocks, self.settings.correct)?;
+            }
+            beside = rest;
+            let better = best.as_ref().is_none_or(|(_, _, s)| solution.loss < s.loss);
+            if fits(&costs) {
+                if !better {
+                    break;
+                }
+                best = Some((blocks, costs, solution));
+                if counts_only {
+                    break;
+                }
             }
         }
         best.ok_or_else(|| {
-            PlannerError::Limits(
-                "no plan was found whose compiled program meets the budgets; raise them a little".into(),
-            )
+            PlannerError::Limits("no plan was found whose compiled program meets the budgets; raise them a little".into())
         })
     }
 
@@ -216,44 +260,67 @@ impl Planner<'_> {
         &self,
         pricer: &Pricer<'_>,
         losses: &Losses,
-        present: &[Block],
         limits: &[(Budget, u64)],
     ) -> Result<Solution, PlannerError> {
         self.progress.stage("solve", 0);
         let lists: Vec<Vec<Vec<u64>>> = limits.iter().map(|(b, _)| self.price_lists(pricer, b)).collect();
+        let offered = self.offered(pricer, losses);
         let mut knapsack = Knapsack::new();
         for (i, layer) in self.targets.layers.iter().enumerate() {
             for channel in 0..layer.channels {
-                let class = layer.first_class + channel;
-                let price = |j: usize| lists.first().map_or(0, |l| l[i][j]);
-                match self.pins.0[class] {
+                match self.pins.0[layer.first_class + channel] {
                     // A pinned block stands in the present network: it changes nothing.
                     Some(block) => {
                         let price = limits.first().map_or(0, |(b, _)| pricer.price(b, i, block));
                         knapsack.push([(0.0, price)]);
                     }
                     None => {
-                        let loss = &losses.by_choice[layer.choices(channel)];
-                        knapsack.push(loss.iter().enumerate().map(|(j, l)| (*l, price(j))));
+                        let first = layer.choices(channel).start;
+                        let price = |j: usize| lists.first().map_or(0, |l| l[i][j]);
+                        let option = |&j: &usize| (losses.by_choice[first + j], price(j));
+                        knapsack.push(offered[layer.first_class + channel].iter().map(option));
                     }
                 }
             }
         }
-        let solved = if limits.len() == 1 && self.settings.caps.is_empty() {
+        let mut solved = if limits.len() == 1 && self.settings.caps.is_empty() {
             match self.settings.optimal {
                 true => optimal(&knapsack, limits[0].1, &mut |_| ()),
                 false => solve(&knapsack, limits[0].1),
             }
             .map_err(|e| self.unsolved(pricer, e, limits))?
         } else {
-            let constraints = self.constraints(pricer, limits, &lists);
+            let constraints = self.constraints(pricer, limits, &lists, &offered);
             let budget = limits.first().map(|l| l.1);
             solve_with(&knapsack, budget, &constraints, &mut |_| ()).map_err(|e| match e {
                 SideError::Knapsack(e) => self.unsolved(pricer, e, limits),
                 other => PlannerError::Limits(other.to_string()),
             })?
         };
+        for (chosen, offered) in solved.chosen.iter_mut().zip(&offered) {
+            *chosen = offered[*chosen];
+        }
         Ok(solved)
+    }
+
+    /// Choices of every class: those with room in the ring, or all where none has. A pinned class has
+    /// one, whose number means nothing.
+    fn offered(&self, pricer: &Pricer<'_>, losses: &Losses) -> Vec<Vec<usize>> {
+        let mut offered = Vec::with_capacity(self.targets.classes());
+        for layer in &self.targets.layers {
+            for channel in 0..layer.channels {
+                let first = layer.choices(channel).start;
+                let room = |j: &usize| losses.largest.get(first + j).is_none_or(|s| pricer.has_room(*s));
+                let all = 0..layer.menu.len();
+                let some: Vec<usize> = all.clone().filter(room).collect();
+                offered.push(match (self.pins.0[layer.first_class + channel], some.is_empty()) {
+                    (Some(_), _) => vec![0],
+                    (None, true) => all.collect(),
+                    (None, false) => some,
+                });
+            }
+        }
+        offered
     }
 
     fn unsolved(&self, pricer: &Pricer<'_>, e: SolveError, limits: &[(Budget, u64)]) -> PlannerError {
@@ -270,7 +337,13 @@ impl Planner<'_> {
     }
 
     /// Constraints beside the first budget.
-    fn constraints(&self, pricer: &Pricer<'_>, limits: &[(Budget, u64)], lists: &[Vec<Vec<u64>>]) -> Vec<Constraint> {
+    fn constraints(
+        &self,
+        pricer: &Pricer<'_>,
+        limits: &[(Budget, u64)],
+        lists: &[Vec<Vec<u64>>],
+        offered: &[Vec<usize>],
+    ) -> Vec<Constraint> {
         let targets = &self.targets;
         // Something of every choice, in the order in which the knapsack has them.
         let flat = |layers: &[usize], of: &dyn Fn(usize, Block) -> u64, listed: Option<&Vec<Vec<u64>>>| -> Vec<u64> {
@@ -280,8 +353,8 @@ impl Planner<'_> {
                 for class in layer.classes() {
                     match (self.pins.0[class], listed) {
                         (Some(block), _) => costs.push(of(i, block)),
-                        (None, Some(list)) => costs.extend_from_slice(&list[i]),
-                        (None, None) => costs.extend(layer.menu.iter().map(|b| of(i, *b))),
+                        (None, Some(list)) => costs.extend(offered[class].iter().map(|j| list[i][*j])),
+                        (None, None) => costs.extend(offered[class].iter().map(|j| of(i, layer.menu[*j]))),
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! The knapsack solver against brute force and dynamic programming.
 
-use ::solve::solve as solver;
+use bcc_compiler::planner::solve as solver;
 
 mod brute;
 mod instances;
