@@ -321,6 +321,7 @@ fn plan_blocks() {
     let one = bcc_compiler::plan::Plan {
         network: String::new(),
         layers: [("relu1".to_string(), vec!["1*identity".into(), "2*zero".into()])].into(),
+        ..bcc_compiler::plan::Plan::default()
     };
     assert_eq!(gates(&planned("mixed", &g, &BlockChoice::Plan(one))), 2);
     // Inside a maximum nothing is planned.

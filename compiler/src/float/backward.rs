@@ -90,13 +90,7 @@ impl Executor<'_> {
         leads
     }
 
-    fn pull(
-        &self,
-        tape: &Tape,
-        probes: &[f32],
-        leads: &[bool],
-        visit: &mut dyn FnMut(GateView<'_>),
-    ) -> Vec<f32> {
+    fn pull(&self, tape: &Tape, probes: &[f32], leads: &[bool], visit: &mut dyn FnMut(GateView<'_>)) -> Vec<f32> {
         let graph = self.graph;
         let count = probes.len() / tape.output.len();
         assert_eq!(count * tape.output.len(), probes.len(), "elements of whole probes");
@@ -189,7 +183,9 @@ impl Executor<'_> {
                 each(&gradient, &|g, r| pool::maximum_backward(g, z, &pool_shape, r))
             }
             Op::Pad { pad } => each(&gradient, &|g, r| local::pad_backward(g, shape, *pad, r)),
-            Op::Gather { axis, indices } => each(&gradient, &|g, r| local::gather_backward(g, shape, *axis, indices, r)),
+            Op::Gather { axis, indices } => {
+                each(&gradient, &|g, r| local::gather_backward(g, shape, *axis, indices, r))
+            }
             Op::Scatter { axis, indices, .. } => {
                 gradient.chunks_exact(own).flat_map(|g| local::gather(g, &node.shape, *axis, indices)).collect()
             }

@@ -55,10 +55,8 @@ pub(super) fn backward(g: &[f32], weight: &[f32], shape: &ConvShape, out: &mut [
     let in_len = inputs * shape.input[0] * shape.input[1];
     let [kh, kw] = shape.window.kernel;
     let depth = inputs * kh * kw;
-    let groups = out
-        .chunks_exact_mut(in_len)
-        .zip(weight.chunks_exact(outputs * depth))
-        .zip(g.chunks_exact(outputs * pixels));
+    let groups =
+        out.chunks_exact_mut(in_len).zip(weight.chunks_exact(outputs * depth)).zip(g.chunks_exact(outputs * pixels));
     let mut patches: Vec<f32> = Vec::new();
     for ((out, weight), g) in groups {
         if inputs == 1 && outputs == 1 {

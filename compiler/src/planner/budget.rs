@@ -48,7 +48,8 @@ impl FromStr for Budget {
     fn from_str(text: &str) -> Result<Budget, BudgetError> {
         let bad = |reason: &str| BudgetError { text: text.into(), reason: reason.into() };
         let trimmed = text.trim();
-        let end = trimmed.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-' | '+')).unwrap_or(trimmed.len());
+        let end =
+            trimmed.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | '_' | '-' | '+')).unwrap_or(trimmed.len());
         let (number, rest) = trimmed.split_at(end);
         let number: f64 = number.replace('_', "").parse().map_err(|_| bad("it does not begin with a number"))?;
         if !(number > 0.0 && number.is_finite()) {
@@ -95,9 +96,9 @@ impl FromStr for Budget {
                 _ => (1.0, Some(unit)),
             };
             match what {
-                Some("drelu" | "drelus") => {
-                    Budget::Drelus(whole(number * factor).filter(|n| *n > 0).ok_or_else(|| bad("it is no number of decisions"))?)
-                }
+                Some("drelu" | "drelus") => Budget::Drelus(
+                    whole(number * factor).filter(|n| *n > 0).ok_or_else(|| bad("it is no number of decisions"))?,
+                ),
                 _ => return Err(bad("its unit is not known")),
             }
         };
@@ -161,7 +162,21 @@ mod tests {
 
     #[test]
     fn what_is_no_budget_is_refused_with_its_text() {
-        for text in ["0", "0%", "-3%", "101%", "x", "6", "6 percent", "10MB sometimes", "3 k", "1e400s", "nan%", "5%%", "5% online"] {
+        for text in [
+            "0",
+            "0%",
+            "-3%",
+            "101%",
+            "x",
+            "6",
+            "6 percent",
+            "10MB sometimes",
+            "3 k",
+            "1e400s",
+            "nan%",
+            "5%%",
+            "5% online",
+        ] {
             let error = text.parse::<Budget>().expect_err(text).to_string();
             assert!(error.contains(&format!("\"{text}\"")) && error.contains("40MB online"), "{error}");
         }

@@ -286,7 +286,20 @@ impl<'a> Planner<'a> {
             key = key.with_floats(image);
         }
         let template = template.clone();
-        Ok(Planner { imported, base, template, settings, targets, pins, references, store, progress, key, first: None, kept: None })
+        Ok(Planner {
+            imported,
+            base,
+            template,
+            settings,
+            targets,
+            pins,
+            references,
+            store,
+            progress,
+            key,
+            first: None,
+            kept: None,
+        })
     }
 
     /// Channels and choices.

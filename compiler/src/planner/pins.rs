@@ -40,7 +40,8 @@ impl Pins {
     pub fn add(&mut self, graph: &Graph, targets: &Targets, text: &str) -> Result<(), PlanError> {
         // Names may hold `=`, blocks do not.
         let (name, block) = text.rsplit_once('=').ok_or_else(|| PlanError::Block { text: text.into() })?;
-        let plan = Plan { layers: [(name.trim().to_string(), vec![block.trim().to_string()])].into(), ..Plan::default() };
+        let plan =
+            Plan { layers: [(name.trim().to_string(), vec![block.trim().to_string()])].into(), ..Plan::default() };
         let more = Pins::of(graph, targets, &plan)?;
         for (own, new) in self.0.iter_mut().zip(more.0) {
             *own = new.or(*own);

@@ -83,9 +83,7 @@ pub fn limit(budget: &Budget, targets: &Targets) -> u64 {
 pub fn in_words(budget: &Budget, cost: u64) -> String {
     match budget {
         Budget::Share(_) | Budget::Drelus(_) => format!("{cost} sign decisions"),
-        Budget::Bytes { phase, .. } => {
-            Budget::Bytes { most: cost.div_ceil(8), phase: *phase }.to_string()
-        }
+        Budget::Bytes { phase, .. } => Budget::Bytes { most: cost.div_ceil(8), phase: *phase }.to_string(),
         Budget::Seconds { phase, .. } => {
             Budget::Seconds { most: (cost as f64 / PICOSECONDS * 1e4).ceil() / 1e4, phase: *phase }.to_string()
         }
@@ -111,6 +109,8 @@ pub struct Pricer<'a> {
     prices: Vec<LayerPrice>,
     /// Seconds per byte of a gate, on the links and in computing.
     seconds_per_byte: f64,
+    /// Factor on block sums where room is scarce: grows when a plan turns out not to fit its ring.
+    spare: f64,
 }
 
 impl<'a> Pricer<'a> {
@@ -125,12 +125,13 @@ impl<'a> Pricer<'a> {
         let gate = GateCost { ring: 32, modulus: 24, window: 24, dealt: false };
         let prices = vec![LayerPrice { gate, before: 0.0 }; targets.layers.len()];
         let (template, targets) = (template.clone(), targets.clone());
-        Pricer { imported, template, targets, rates, network, prices, seconds_per_byte }
+        Pricer { imported, template, targets, rates, network, prices, seconds_per_byte, spare: 1.0 }
     }
 
     /// Lets plans compile in rings of this width alone.
     pub fn set_ring(&mut self, ring: Option<u8>) {
         self.template.passes.ring = ring;
+        self.spare = 1.0;
     }
 
     /// Whether a block sum of the given magnitude on calibration images has room in the ring that
@@ -139,9 +140,16 @@ impl<'a> Pricer<'a> {
     pub fn has_room(&self, largest: f64) -> bool {
         let options = &self.template.passes;
         let Some(ring) = options.ring else { return true };
-        let units = largest * options.margin * f64::from(options.frac).exp2();
+        let units = largest * self.spare * options.margin * f64::from(options.frac).exp2();
         // A few units for rounding, as the range check has them.
         units + 4.0 < (f64::from(ring) - f64::from(options.weight_frac) - 1.0).exp2()
+    }
+
+    /// After a plan that did not fit its set ring: asks for a bit more room. False where there is no
+    /// ring set, or it has been asked too often.
+    pub fn tighten(&mut self) -> bool {
+        self.spare *= 2.0;
+        self.template.passes.ring.is_some() && self.spare < 20.0
     }
 
     /// Compiles a plan.
@@ -225,7 +233,8 @@ impl<'a> Pricer<'a> {
 
     /// Sum of the prices of blocks by class.
     pub fn total(&self, budget: &Budget, blocks: &[Block]) -> u64 {
-        let of = |(i, l): (usize, &Layer)| -> u64 { blocks[l.classes()].iter().map(|b| self.price(budget, i, *b)).sum() };
+        let of =
+            |(i, l): (usize, &Layer)| -> u64 { blocks[l.classes()].iter().map(|b| self.price(budget, i, *b)).sum() };
         self.targets.layers.iter().enumerate().map(of).sum()
     }
 

@@ -7,9 +7,11 @@ use super::price::{Costs, Pricer, in_words, limit};
 use super::solve::{Constraint, Knapsack, OpenGroup, SideError, Solution, SolveError, optimal, solve, solve_with};
 use super::target::Layer;
 use super::{Cap, Losses, Outcome, Planner, PlannerError, Tried};
+use crate::compile::CompileError;
+use crate::passes::PassError;
 
 /// How often a plan is compiled anew until its exact cost meets the budget.
-const COMPILATIONS: usize = 6;
+const COMPILATIONS: usize = 8;
 
 impl Planner<'_> {
     /// The best plan within all budgets.
@@ -32,7 +34,9 @@ impl Planner<'_> {
             }
         };
         let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &targets));
-        if budgets.is_empty() || (fits(&costs) && self.pins.0.iter().all(Option::is_none) && self.settings.caps.is_empty()) {
+        if budgets.is_empty()
+            || (fits(&costs) && self.pins.0.iter().all(Option::is_none) && self.settings.caps.is_empty())
+        {
             // Nothing has to go.
             let tried = Tried { how: "every ReLU".into(), predicted: 0.0, measured: 0.0, uncorrected: 0.0, gap: 0.0 };
             return Ok(self.outcome(&pricer, &base, costs, tried, Vec::new(), &first, budgets));
@@ -46,13 +50,15 @@ impl Planner<'_> {
             // Parts of the budget in equal ratios, the last being one step short of the whole.
             let part = step as f64 / (self.settings.refine as f64 + 1.0);
             let losses = if step == 1 { first.clone() } else { self.losses(&graph, &present)? };
-            let partial: Vec<(Budget, u64)> = budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
+            let partial: Vec<(Budget, u64)> =
+                budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
             present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
             graph = self.network(&present, self.settings.correct);
             let losses = self.losses(&graph, &present)?;
             let (blocks, costs, solution) = self.within(&mut pricer, &losses, &present, budgets)?;
             if !all.iter().any(|(b, ..)| *b == blocks) {
-                let tried = self.tried(&format!("refined {step}"), &blocks, losses.around + solution.loss, solution.gap());
+                let tried =
+                    self.tried(&format!("refined {step}"), &blocks, losses.around + solution.loss, solution.gap());
                 all.push((blocks, costs, tried));
             }
         }
@@ -130,12 +136,19 @@ impl Planner<'_> {
                 let costs = pricer.costs(&pricer.compile(&blocks, self.settings.correct)?, &blocks);
                 if budgets.iter().all(|b| costs.of(b) <= limit(b, &targets)) {
                     let tried = self.tried(&format!("uniform {block}"), &blocks, f64::NAN, 0.0);
-                    let none = Losses { by_choice: vec![0.0; targets.options()], error: 0.0, around: 0.0, largest: Vec::new() };
+                    let none = Losses {
+                        by_choice: vec![0.0; targets.options()],
+                        error: 0.0,
+                        around: 0.0,
+                        largest: Vec::new(),
+                    };
                     return Ok(self.outcome(&pricer, &blocks, costs, tried.clone(), vec![tried], &none, budgets));
                 }
             }
         }
-        Err(PlannerError::Limits("no uniform block meets these budgets: the least possible is one block per channel".into()))
+        Err(PlannerError::Limits(
+            "no uniform block meets these budgets: the least possible is one block per channel".into(),
+        ))
     }
 
     /// Runs a plan on the calibration images, with and without correction.
@@ -208,11 +221,18 @@ impl Planner<'_> {
             // Corrected weights may have other ranges: the costs that count are those with them. While
             // the blocks still move, the plain ones are close enough.
             let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &self.targets));
-            let (mut costs, mut rest) = learn(pricer, &blocks, None)?;
-            if fits(&costs) && self.settings.correct.is_some() {
-                (costs, rest) = learn(pricer, &blocks, self.settings.correct)?;
+            let mut learned = learn(pricer, &blocks, None);
+            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && self.settings.correct.is_some() {
+                learned = learn(pricer, &blocks, self.settings.correct);
             }
-            beside = rest;
+            let costs = match learned {
+                Ok((costs, rest)) => {
+                    beside = rest;
+                    costs
+                }
+                Err(PlannerError::Compile(CompileError::Pass(PassError::Quantize(_)))) if pricer.tighten() => continue,
+                Err(e) => return Err(e),
+            };
             let better = best.as_ref().is_none_or(|(_, _, s)| solution.loss < s.loss);
             if fits(&costs) {
                 if !better {
@@ -225,7 +245,9 @@ impl Planner<'_> {
             }
         }
         best.ok_or_else(|| {
-            PlannerError::Limits("no plan was found whose compiled program meets the budgets; raise them a little".into())
+            PlannerError::Limits(
+                "no plan was found whose compiled program meets the budgets; raise them a little".into(),
+            )
         })
     }
 
@@ -256,12 +278,7 @@ impl Planner<'_> {
     }
 
     /// The solver's choice within limits on prices.
-    fn choose(
-        &self,
-        pricer: &Pricer<'_>,
-        losses: &Losses,
-        limits: &[(Budget, u64)],
-    ) -> Result<Solution, PlannerError> {
+    fn choose(&self, pricer: &Pricer<'_>, losses: &Losses, limits: &[(Budget, u64)]) -> Result<Solution, PlannerError> {
         self.progress.stage("solve", 0);
         let lists: Vec<Vec<Vec<u64>>> = limits.iter().map(|(b, _)| self.price_lists(pricer, b)).collect();
         let offered = self.offered(pricer, losses);

@@ -58,10 +58,19 @@ impl Targets {
         let mut layers = Vec::new();
         for id in graph.topo() {
             let node = graph.node(id);
-            let (Op::BlockRelu { plannable: true, .. }, Some((channels, map))) = (&node.op, node.map()) else { continue };
+            let (Op::BlockRelu { plannable: true, .. }, Some((channels, map))) = (&node.op, node.map()) else {
+                continue;
+            };
             let menu = menu.choices(map);
-            let layer =
-                Layer { node: id, name: node.name.clone(), channels, map, menu, first_class: class, first_option: option };
+            let layer = Layer {
+                node: id,
+                name: node.name.clone(),
+                channels,
+                map,
+                menu,
+                first_class: class,
+                first_option: option,
+            };
             class += channels;
             option += channels * layer.menu.len();
             layers.push(layer);

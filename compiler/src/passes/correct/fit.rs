@@ -113,7 +113,8 @@ impl Samples<'_> {
     /// The normal equations over some images.
     fn normal(&self, group: usize, n: usize, images: &[usize]) -> Normal {
         let outputs = self.shape.out_channels / self.shape.groups;
-        let mut sum = Normal { gram: Array2::zeros((n + 1, n + 1)), cross: Array2::zeros((n + 1, outputs)), samples: 0 };
+        let mut sum =
+            Normal { gram: Array2::zeros((n + 1, n + 1)), cross: Array2::zeros((n + 1, outputs)), samples: 0 };
         let stride = (self.pixels() * images.len() * n * n).div_ceil(MOST_PRODUCTS).max(1);
         // Sums in a fixed order, whatever the number of threads.
         for wave in images.chunks(GROUP * WAVE) {

@@ -174,10 +174,8 @@ impl Walk<'_> {
             ConstData::Float(v) => v.clone(),
             ConstData::Int(_) => Vec::new(),
         };
-        let mut p = Parameters {
-            weight: reals(weight),
-            bias: bias.map_or_else(|| vec![0.0; shape.out_channels], reals),
-        };
+        let mut p =
+            Parameters { weight: reals(weight), bias: bias.map_or_else(|| vec![0.0; shape.out_channels], reals) };
         let shifted = self.behind_sum(graph, id, old);
         let Some(operand) = self.present(&graph.operand(id)) else { return };
         Samples { shape, operand, result: new, target: shifted.as_ref().unwrap_or(old) }.fit(correction, &mut p);
