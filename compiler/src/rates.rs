@@ -7,35 +7,39 @@ use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 ///     cargo run --release -p bcc-runtime -- rates -o rates.ron
 ///
 /// on two cores of a shared x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 24] = [
-    (Kind::ConvMacs, 850.0, 0.2662),
-    (Kind::ConvTaps, 0.0, 0.5422),
-    (Kind::ConvWeights, 0.0, 2.3648),
-    (Kind::DepthwiseMacs, 402.0, 0.6297),
-    (Kind::DenseMacs, 141.0, 0.4523),
-    (Kind::PoolTaps, 44.0, 1.3301),
-    (Kind::Elements, 0.0, 0.7778),
-    (Kind::Transposed, 57.0, 2.2713),
-    (Kind::Gathered, 112.0, 0.5843),
-    (Kind::Weights, 0.0, 0.5887),
-    (Kind::DrawnBytes, 449.0, 0.2449),
-    (Kind::BitWords, 51.0, 0.5194),
-    (Kind::ToBits, 0.0, 4.3072),
-    (Kind::FromBits, 102.0, 0.901),
-    (Kind::Wraps, 54.0, 0.803),
-    (Kind::BlockElements, 70.0, 0.1723),
-    (Kind::SelectElements, 68.0, 5.9753),
-    (Kind::BlockRuns, 0.0, 2.3657),
-    (Kind::NibbleProducts, 0.0, 83.1809),
-    (Kind::NibbleOpens, 0.0, 81.1047),
-    (Kind::CarryProducts, 2428.0, 1.7963),
-    (Kind::CarryOpens, 4118.0, 1.0895),
-    (Kind::SentBytes, 4204.0, 0.1606),
-    (Kind::ReceivedBytes, 7114.0, 0.5922),
+const RATES: [(Kind, f64, f64); 28] = [
+    (Kind::ConvMacs, 960.0, 0.2881),
+    (Kind::ConvTaps, 0.0, 0.5615),
+    (Kind::ConvWeights, 0.0, 2.1535),
+    (Kind::DepthwiseMacs, 13693.0, 0.6468),
+    (Kind::DenseMacs, 132.0, 0.5202),
+    (Kind::PoolTaps, 131.0, 1.3501),
+    (Kind::Elements, 86.0, 0.5228),
+    (Kind::Transposed, 252.0, 1.6282),
+    (Kind::Gathered, 148.0, 0.5021),
+    (Kind::Weights, 32.0, 0.4875),
+    (Kind::DrawnBytes, 504.0, 0.0405),
+    (Kind::DrawnElements, 0.0, 1.0686),
+    (Kind::BitWords, 67.0, 0.5162),
+    (Kind::ToBits, 59.0, 3.6062),
+    (Kind::FromBits, 110.0, 0.884),
+    (Kind::Wraps, 55.0, 0.7978),
+    (Kind::BlockElements, 75.0, 0.1249),
+    (Kind::SelectElements, 94.0, 2.9998),
+    (Kind::SumRuns, 0.0, 2.468),
+    (Kind::GateRuns, 0.0, 7.2672),
+    (Kind::SelectRuns, 0.0, 5.4869),
+    (Kind::NibbleProducts, 0.0, 24.2758),
+    (Kind::NibbleOpens, 106.0, 76.1147),
+    (Kind::CarryProducts, 2330.0, 0.8343),
+    (Kind::CarryOpens, 4117.0, 0.7479),
+    (Kind::SentBytes, 4261.0, 0.2608),
+    (Kind::ReceivedBytes, 5119.0, 0.3737),
+    (Kind::FreshBytes, 0.0, 0.9099),
 ];
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.989e9, 4.191e-5);
+const LOOPBACK: (f64, f64) = (2.000e+10, 1.383e-5);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

@@ -18,6 +18,7 @@ pub fn rates(a: &Rates) -> Result<()> {
     // Opened first: a file that cannot be written must not cost the measurement.
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&a.output);
     let mut file = file.into_diagnostic().wrap_err_with(failed)?;
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().into_diagnostic()?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let shown = bar.clone();
     let measured = measure(kernels::best(), &mut |done, steps| {
