@@ -8,38 +8,41 @@ use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 ///
 /// on two cores of a shared x86-64 machine (AMD EPYC, AVX2).
 const RATES: [(Kind, f64, f64); 28] = [
-    (Kind::ConvMacs, 960.0, 0.2881),
-    (Kind::ConvTaps, 0.0, 0.5615),
-    (Kind::ConvWeights, 0.0, 2.1535),
-    (Kind::DepthwiseMacs, 13693.0, 0.6468),
-    (Kind::DenseMacs, 132.0, 0.5202),
-    (Kind::PoolTaps, 131.0, 1.3501),
-    (Kind::Elements, 86.0, 0.5228),
-    (Kind::Transposed, 252.0, 1.6282),
-    (Kind::Gathered, 148.0, 0.5021),
-    (Kind::Weights, 32.0, 0.4875),
-    (Kind::DrawnBytes, 504.0, 0.0405),
-    (Kind::DrawnElements, 0.0, 1.0686),
-    (Kind::BitWords, 67.0, 0.5162),
-    (Kind::ToBits, 59.0, 3.6062),
-    (Kind::FromBits, 110.0, 0.884),
-    (Kind::Wraps, 55.0, 0.7978),
-    (Kind::BlockElements, 75.0, 0.1249),
-    (Kind::SelectElements, 94.0, 2.9998),
-    (Kind::SumRuns, 0.0, 2.468),
-    (Kind::GateRuns, 0.0, 7.2672),
-    (Kind::SelectRuns, 0.0, 5.4869),
-    (Kind::NibbleProducts, 0.0, 24.2758),
-    (Kind::NibbleOpens, 106.0, 76.1147),
-    (Kind::CarryProducts, 2330.0, 0.8343),
-    (Kind::CarryOpens, 4117.0, 0.7479),
-    (Kind::SentBytes, 4261.0, 0.2608),
-    (Kind::ReceivedBytes, 5119.0, 0.3737),
-    (Kind::FreshBytes, 0.0, 0.9099),
+    (Kind::ConvMacs, 26647.0, 0.2767),
+    (Kind::ConvTaps, 0.0, 0.8106),
+    (Kind::ConvWeights, 0.0, 4.8555),
+    (Kind::DepthwiseMacs, 21169.0, 0.7758),
+    (Kind::DenseMacs, 124.0, 0.5457),
+    (Kind::PoolTaps, 165.0, 1.2979),
+    (Kind::Elements, 69.0, 0.5465),
+    (Kind::Transposed, 279.0, 1.6342),
+    (Kind::Gathered, 182.0, 0.4679),
+    (Kind::Weights, 32.0, 0.487),
+    (Kind::DrawnBytes, 497.0, 0.0398),
+    (Kind::DrawnElements, 0.0, 1.0762),
+    (Kind::BitWords, 81.0, 0.5291),
+    (Kind::ToBits, 67.0, 3.6163),
+    (Kind::FromBits, 122.0, 0.9034),
+    (Kind::Wraps, 64.0, 0.7975),
+    (Kind::BlockElements, 71.0, 0.171),
+    (Kind::SelectElements, 136.0, 5.6594),
+    (Kind::SumRuns, 0.0, 2.2949),
+    (Kind::GateRuns, 0.0, 6.6624),
+    (Kind::SelectRuns, 0.0, 3.3652),
+    (Kind::NibbleProducts, 0.0, 25.3756),
+    (Kind::NibbleOpens, 94.0, 76.6596),
+    (Kind::CarryProducts, 2347.0, 1.1498),
+    (Kind::CarryOpens, 3945.0, 0.7642),
+    (Kind::SentBytes, 10201.0, 0.1296),
+    (Kind::ReceivedBytes, 5006.0, 0.4031),
+    (Kind::FreshBytes, 0.0, 0.5695),
 ];
 
+/// What the machine's two processors are worth together.
+const CORES: f64 = 2.0;
+
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.000e+10, 1.383e-5);
+const LOOPBACK: (f64, f64) = (2.824e9, 4.191e-5);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {
@@ -47,7 +50,7 @@ pub fn default_rates() -> Rates {
         measured: Measured {
             machine: "built in: AMD EPYC, x86_64 linux".into(),
             kernels: "avx2".into(),
-            cores: 2,
+            cores: CORES,
             how: "bcr rates".into(),
         },
         loopback: Loopback { bytes_per_second: LOOPBACK.0, rtt_seconds: LOOPBACK.1 },

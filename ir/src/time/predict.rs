@@ -193,7 +193,7 @@ impl<'a> Walk<'a> {
         let r = role.index();
         let work = &self.work[r][self.phase.index()][self.at[r]];
         let left = self.rates.seconds(work);
-        let cores = work.parallelism(self.network.shared_cores.unwrap_or(self.rates.measured.cores));
+        let cores = work.parallelism(self.cores().ceil() as u32);
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
         self.states[r] = State::Work { left, cores };
@@ -219,12 +219,17 @@ impl<'a> Walk<'a> {
         self.enter(role);
     }
 
+    /// Cores of a role's machine.
+    fn cores(&self) -> f64 {
+        self.network.shared_cores.unwrap_or(self.rates.measured.cores)
+    }
+
     /// Cores that a role gets of `wanted`.
     fn share(&self, wanted: u32) -> f64 {
         let all: u32 = self.states.iter().map(|s| if let State::Work { cores, .. } = s { *cores } else { 0 }).sum();
         match self.network.shared_cores {
-            Some(cores) if all > cores => f64::from(wanted) * f64::from(cores) / f64::from(all),
-            _ => f64::from(wanted),
+            Some(cores) if f64::from(all) > cores => f64::from(wanted) * cores / f64::from(all),
+            _ => f64::from(wanted).min(self.cores()),
         }
     }
 

@@ -33,7 +33,7 @@ pub fn rates(a: &Rates) -> Result<()> {
         return say(&(serde_json::to_string_pretty(&rates).into_diagnostic()? + "\n"));
     }
     let m = &rates.measured;
-    let mut text = format!("{}, {} kernels, {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
+    let mut text = format!("{}, {} kernels, worth {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
     for (kind, r) in Kind::ALL.into_iter().filter_map(|k| rates.rates.get(&k).map(|r| (k, r))) {
         text += &format!("{:16} {:9.0} ns a call {:9.4} ns a unit\n", kind.name(), r.call_ns, r.unit_ns);
     }

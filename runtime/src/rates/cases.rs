@@ -155,7 +155,7 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
         let shape = vec![len / 64, 64];
         add(Kind::Transposed, size, Inst::Transpose { shape, perm: vec![1, 0] }, pair[..1].to_vec(), ring(CUT, len));
-        let sources = vec![Source::Operand(0), Source::Operand(1)].repeat(len / 128);
+        let sources = [Source::Operand(0), Source::Operand(1)].repeat(len / 128);
         let assembled = ring(CUT, sources.len() * 64);
         let halves = vec![ring(CUT, sources.len() * 32); 2];
         add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);

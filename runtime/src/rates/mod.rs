@@ -85,11 +85,10 @@ pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) ->
     rates.insert(Kind::SentBytes, link.sent);
     rates.insert(Kind::ReceivedBytes, link.received);
     progress(steps, steps);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let measured = Measured {
         machine: machine(),
         kernels: kernels.name().into(),
-        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        cores: cores(kernels, &cases),
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
              call of each kind, convolutions of three shapes, blocks of 1x1 and 4x4, \
@@ -97,6 +96,35 @@ pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) ->
         ),
     };
     Ok(Rates { measured, loopback: link.loopback, rates })
+}
+
+/// By how much all processors together are faster than one, median of five: they may share a core, or
+/// be busy with other programs.
+fn cores(kernels: &dyn Kernels, cases: &[Case]) -> f64 {
+    // Long enough for other programs to get their turn.
+    const LONG: Duration = Duration::from_millis(40);
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let Some(case) = cases.iter().find(|c| c.kind == Kind::NibbleOpens && c.size == Size::Large) else { return 1.0 };
+    // Calls per second of a thread beside others.
+    let speed = || {
+        let mut call = case.prepare(kernels);
+        let (start, mut calls) = (Instant::now(), 0u32);
+        while start.elapsed() < LONG {
+            call();
+            calls += 1;
+        }
+        f64::from(calls) / start.elapsed().as_secs_f64()
+    };
+    let together = |threads: usize| -> f64 {
+        std::thread::scope(|s| {
+            let running: Vec<_> = (0..threads).map(|_| s.spawn(speed)).collect();
+            running.into_iter().filter_map(|t| t.join().ok()).sum()
+        })
+    };
+    let mut ratios: Vec<f64> = (0..5).map(|_| together(all) / together(1).max(f64::MIN_POSITIVE)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios.get(2).copied().unwrap_or(1.0);
+    ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64)
 }
 
 /// Memory from the system: more than the allocator keeps for itself.
