@@ -113,11 +113,11 @@ impl Predicted {
     pub fn text(&self) -> String {
         let n = &self.network;
         let place = match n.shared_cores {
-            Some(cores) => format!("one machine of {cores} cores"),
-            None => format!("three machines of {} cores", self.rates.cores),
+            Some(cores) => format!("one machine worth {cores} cores"),
+            None => format!("three machines worth {} cores each", self.rates.cores),
         };
         let mut text = format!(
-            "predicted on {}: {:.1} Mbit/s each way, {:.2} ms there and back, {place} as measured ({}, {})\n",
+            "predicted on {}: {:.1} Mbit/s each way, {:.2} ms there and back, {place} ({}, {})\n",
             n.name,
             n.bytes_per_second * 8e-6,
             n.rtt_seconds * 1e3,

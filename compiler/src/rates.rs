@@ -7,35 +7,42 @@ use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 ///     cargo run --release -p bcc-runtime -- rates -o rates.ron
 ///
 /// on two cores of a shared x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 24] = [
-    (Kind::ConvMacs, 850.0, 0.2662),
-    (Kind::ConvTaps, 0.0, 0.5422),
-    (Kind::ConvWeights, 0.0, 2.3648),
-    (Kind::DepthwiseMacs, 402.0, 0.6297),
-    (Kind::DenseMacs, 141.0, 0.4523),
-    (Kind::PoolTaps, 44.0, 1.3301),
-    (Kind::Elements, 0.0, 0.7778),
-    (Kind::Transposed, 57.0, 2.2713),
-    (Kind::Gathered, 112.0, 0.5843),
-    (Kind::Weights, 0.0, 0.5887),
-    (Kind::DrawnBytes, 449.0, 0.2449),
-    (Kind::BitWords, 51.0, 0.5194),
-    (Kind::ToBits, 0.0, 4.3072),
-    (Kind::FromBits, 102.0, 0.901),
-    (Kind::Wraps, 54.0, 0.803),
-    (Kind::BlockElements, 70.0, 0.1723),
-    (Kind::SelectElements, 68.0, 5.9753),
-    (Kind::BlockRuns, 0.0, 2.3657),
-    (Kind::NibbleProducts, 0.0, 83.1809),
-    (Kind::NibbleOpens, 0.0, 81.1047),
-    (Kind::CarryProducts, 2428.0, 1.7963),
-    (Kind::CarryOpens, 4118.0, 1.0895),
-    (Kind::SentBytes, 4204.0, 0.1606),
-    (Kind::ReceivedBytes, 7114.0, 0.5922),
+const RATES: [(Kind, f64, f64); 28] = [
+    (Kind::ConvMacs, 26647.0, 0.2767),
+    (Kind::ConvTaps, 0.0, 0.8106),
+    (Kind::ConvWeights, 0.0, 4.8555),
+    (Kind::DepthwiseMacs, 21169.0, 0.7758),
+    (Kind::DenseMacs, 124.0, 0.5457),
+    (Kind::PoolTaps, 165.0, 1.2979),
+    (Kind::Elements, 69.0, 0.5465),
+    (Kind::Transposed, 279.0, 1.6342),
+    (Kind::Gathered, 182.0, 0.4679),
+    (Kind::Weights, 32.0, 0.487),
+    (Kind::DrawnBytes, 497.0, 0.0398),
+    (Kind::DrawnElements, 0.0, 1.0762),
+    (Kind::BitWords, 81.0, 0.5291),
+    (Kind::ToBits, 67.0, 3.6163),
+    (Kind::FromBits, 122.0, 0.9034),
+    (Kind::Wraps, 64.0, 0.7975),
+    (Kind::BlockElements, 71.0, 0.171),
+    (Kind::SelectElements, 136.0, 5.6594),
+    (Kind::SumRuns, 0.0, 2.2949),
+    (Kind::GateRuns, 0.0, 6.6624),
+    (Kind::SelectRuns, 0.0, 3.3652),
+    (Kind::NibbleProducts, 0.0, 25.3756),
+    (Kind::NibbleOpens, 94.0, 76.6596),
+    (Kind::CarryProducts, 2347.0, 1.1498),
+    (Kind::CarryOpens, 3945.0, 0.7642),
+    (Kind::SentBytes, 10201.0, 0.1296),
+    (Kind::ReceivedBytes, 5006.0, 0.4031),
+    (Kind::FreshBytes, 0.0, 0.5695),
 ];
 
+/// What the machine's two processors are worth together.
+const CORES: f64 = 2.0;
+
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.989e9, 4.191e-5);
+const LOOPBACK: (f64, f64) = (2.824e9, 4.191e-5);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {
@@ -43,7 +50,7 @@ pub fn default_rates() -> Rates {
         measured: Measured {
             machine: "built in: AMD EPYC, x86_64 linux".into(),
             kernels: "avx2".into(),
-            cores: 2,
+            cores: CORES,
             how: "bcr rates".into(),
         },
         loopback: Loopback { bytes_per_second: LOOPBACK.0, rtt_seconds: LOOPBACK.1 },

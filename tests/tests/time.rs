@@ -84,7 +84,7 @@ fn extremes() {
         }
         // With nothing but work, it is at most all work on one core, and at least the client's.
         let rates = default_rates();
-        let shared = Network { shared_cores: Some(1), ..network(f64::INFINITY, 0.0) };
+        let shared = Network { shared_cores: Some(1.0), ..network(f64::INFINITY, 0.0) };
         let p = predicted(&what, program, &rates, &shared);
         let work = |role| rates.seconds(&phase_work(program, role, Phase::Online));
         let online = p.phase(Phase::Online);
@@ -174,7 +174,7 @@ fn inspect_with_a_network() {
     for part in ["online ms", "predicted on lan", "1000.0 Mbit/s", "three machines", "latency"] {
         assert!(table.contains(part), "{part} is not in {table}");
     }
-    assert!(text(&["inspect", dir, "--network", "loopback"]).contains("one machine of 2 cores"));
+    assert!(text(&["inspect", dir, "--network", "loopback"]).contains("one machine worth"));
     assert!(!text(&["inspect", dir]).contains("predicted"));
 }
 
@@ -187,7 +187,7 @@ fn files_of_networks_and_rates() {
     slow.rates.values_mut().for_each(|r| r.call_ns += 1e9);
     let rates = place.file("rates.ron", &slow.to_ron().unwrap());
     let table = text(&["inspect", dir, "--network", &net, "--rates", &rates]);
-    assert!(table.contains("net.ron: 1.0 Mbit/s") && table.contains("one machine of 1 cores"), "{table}");
+    assert!(table.contains("net.ron: 1.0 Mbit/s") && table.contains("one machine worth 1 cores"), "{table}");
     let json: Value =
         serde_json::from_str(&text(&["inspect", dir, "--json", "--network", &net, "--rates", &rates])).unwrap();
     assert!(json["predicted"]["phases"]["online"]["compute"].as_f64().unwrap() > 10.0);

@@ -13,6 +13,7 @@
 //! [`Rates::call_seconds`] price work, [`Network::byte_seconds`] bytes and
 //! [`Network::one_way_seconds`] rounds, each linearly.
 
+mod memory;
 mod network;
 mod predict;
 mod rates;
@@ -23,4 +24,4 @@ mod work;
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
-pub use work::{Kind, NARROW, Work, instruction_work, phase_work, work};
+pub use work::{Kind, NARROW, Work, code_work, instruction_work, phase_work, work};

@@ -26,9 +26,11 @@ pub struct Network {
     pub bytes_per_second: f64,
     /// Seconds that a small message and its answer take on the way.
     pub rtt_seconds: f64,
-    /// Cores that all three parties share, where they run on one machine; otherwise each has a
-    /// machine of its own.
-    pub shared_cores: Option<u32>,
+    /// Cores that all three parties share, where they run on one machine ([`Measured::cores`]);
+    /// otherwise each has a machine of its own.
+    ///
+    /// [`Measured::cores`]: super::Measured::cores
+    pub shared_cores: Option<f64>,
 }
 
 /// Why a network cannot be used.
@@ -73,7 +75,7 @@ struct File {
     bandwidth: String,
     rtt: String,
     #[serde(default)]
-    shared_cores: Option<u32>,
+    shared_cores: Option<f64>,
 }
 
 const BANDWIDTHS: [(&str, f64); 10] = [
@@ -148,8 +150,12 @@ impl Network {
         })?;
         let rtt_seconds = quantity(&file.rtt, &TIMES)
             .ok_or_else(|| bad("rtt", &file.rtt, "write a number and ns, us, ms or s, such as \"40 ms\""))?;
-        if file.shared_cores == Some(0) {
-            return Err(bad("shared_cores", "0", "write at least 1, or leave it out where each party has a machine"));
+        if let Some(cores) = file.shared_cores.filter(|c| !c.is_finite() || *c < 1.0) {
+            return Err(bad(
+                "shared_cores",
+                &cores.to_string(),
+                "write at least 1, or leave it out where each party has a machine",
+            ));
         }
         Ok(Network { name: path.display().to_string(), bytes_per_second, rtt_seconds, shared_cores: file.shared_cores })
     }
@@ -179,7 +185,7 @@ mod tests {
         let n = parse("Network(bandwidth: \"100 Mbit/s\", rtt: \"40 ms\")").unwrap();
         assert_eq!(n, Network { name: "net.ron".into(), ..Network::wan() });
         let n = parse("(bandwidth: \" 1.5GB/s \", rtt: \"0.25s\", shared_cores: 3)").unwrap();
-        assert_eq!((n.bytes_per_second, n.rtt_seconds, n.shared_cores), (1.5e9, 0.25, Some(3)));
+        assert_eq!((n.bytes_per_second, n.rtt_seconds, n.shared_cores), (1.5e9, 0.25, Some(3.0)));
         let n = parse("Network(bandwidth: \"2 MiB/s\", rtt: \"0 us\")").unwrap();
         assert_eq!((n.byte_seconds(), n.one_way_seconds()), (1.0 / 2097152.0, 0.0));
     }

@@ -11,7 +11,8 @@
 //!
 //! Left out: connecting and greeting, the wait of client and server for each other between phases
 //! (half a round trip more in what `bcr` counts), a dealer that works ahead, TCP's slow start and
-//! headers, the processor's work for the network, caches.
+//! headers, the processor's work for the network, caches, and memory that the allocator
+//! gives back and takes again.
 //!
 //! The *critical path* of a phase leads from its end back to its start, over what each step waited
 //! for: the work before it, or a message, its time on the way (*latency*), on the link
@@ -19,7 +20,7 @@
 
 use serde::Serialize;
 
-use super::{Network, Rates, instruction_work};
+use super::{Network, Rates, Work, code_work};
 use crate::program::traffic::{Stuck, schedule};
 use crate::program::{Inst, Phase, Program, Role};
 
@@ -76,7 +77,8 @@ impl Prediction {
 pub fn predict(program: &Program, rates: &Rates, network: &Network) -> Result<Prediction, Stuck> {
     // A program that does not get to its end has no time.
     schedule(program)?;
-    Ok(Prediction { phases: Phase::ALL.map(|phase| Walk::new(program, phase, rates, network).run()) })
+    let work = Role::ALL.map(|role| code_work(program.code(role)));
+    Ok(Prediction { phases: Phase::ALL.map(|phase| Walk::new(program, phase, rates, network, &work).run()) })
 }
 
 /// When an instruction ran.
@@ -116,6 +118,8 @@ struct Walk<'a> {
     phase: Phase,
     rates: &'a Rates,
     network: &'a Network,
+    /// By role and phase.
+    work: &'a [[Vec<Work>; 3]; 3],
     now: f64,
     at: [usize; 3],
     states: [State; 3],
@@ -127,13 +131,20 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(program: &'a Program, phase: Phase, rates: &'a Rates, network: &'a Network) -> Self {
+    fn new(
+        program: &'a Program,
+        phase: Phase,
+        rates: &'a Rates,
+        network: &'a Network,
+        work: &'a [[Vec<Work>; 3]; 3],
+    ) -> Self {
         let spans = Role::ALL.map(|r| vec![Span::default(); program.code(r).phases[phase.index()].len()]);
         let mut walk = Walk {
             program,
             phase,
             rates,
             network,
+            work,
             now: 0.0,
             at: [0; 3],
             states: [State::Done; 3],
@@ -180,10 +191,9 @@ impl<'a> Walk<'a> {
     /// Starts to work on the instruction.
     fn begin(&mut self, role: Role) {
         let r = role.index();
-        let code = self.program.code(role);
-        let work = instruction_work(code, &code.phases[self.phase.index()][self.at[r]]);
-        let left = self.rates.seconds(&work);
-        let cores = work.parallelism(self.network.shared_cores.unwrap_or(self.rates.measured.cores));
+        let work = &self.work[r][self.phase.index()][self.at[r]];
+        let left = self.rates.seconds(work);
+        let cores = work.parallelism(self.cores().ceil() as u32);
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
         self.states[r] = State::Work { left, cores };
@@ -209,12 +219,17 @@ impl<'a> Walk<'a> {
         self.enter(role);
     }
 
+    /// Cores of a role's machine.
+    fn cores(&self) -> f64 {
+        self.network.shared_cores.unwrap_or(self.rates.measured.cores)
+    }
+
     /// Cores that a role gets of `wanted`.
     fn share(&self, wanted: u32) -> f64 {
         let all: u32 = self.states.iter().map(|s| if let State::Work { cores, .. } = s { *cores } else { 0 }).sum();
         match self.network.shared_cores {
-            Some(cores) if all > cores => f64::from(wanted) * f64::from(cores) / f64::from(all),
-            _ => f64::from(wanted),
+            Some(cores) if f64::from(all) > cores => f64::from(wanted) * cores / f64::from(all),
+            _ => f64::from(wanted).min(self.cores()),
         }
     }
 

@@ -19,15 +19,16 @@ pub struct Rate {
 }
 
 /// Where rates come from.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// Processor and system.
     pub machine: String,
     /// Name of the kernel set.
     pub kernels: String,
-    /// Cores of the machine, which the threads of a party and, on one machine, of all parties share.
-    pub cores: u32,
+    /// By how much all processors of the machine together are faster than one alone: their number, or
+    /// less where they share cores. Threads of a party and, on one machine, all parties share them.
+    pub cores: f64,
     /// How they were measured.
     pub how: String,
 }
@@ -107,8 +108,8 @@ impl Rates {
         if let Some(k) = Kind::ALL.into_iter().find(|k| !self.rates.contains_key(k)) {
             return Some(format!("there is no rate of {}", k.name()));
         }
-        if self.measured.cores == 0 {
-            return Some("measured.cores is 0".into());
+        if !self.measured.cores.is_finite() || self.measured.cores < 1.0 {
+            return Some("measured.cores is below 1".into());
         }
         let loopback = [self.loopback.bytes_per_second, self.loopback.rtt_seconds];
         if loopback.iter().any(|v| !v.is_finite() || *v <= 0.0) {
@@ -150,7 +151,7 @@ mod tests {
     fn some() -> Rates {
         let rate = |k: Kind| (k, Rate { call_ns: 100.0, unit_ns: 0.5 + k.index() as f64 });
         Rates {
-            measured: Measured { machine: "a machine".into(), cores: 2, ..Measured::default() },
+            measured: Measured { machine: "a machine".into(), cores: 2.0, ..Measured::default() },
             loopback: Loopback { bytes_per_second: 1e9, rtt_seconds: 5e-5 },
             rates: Kind::ALL.into_iter().map(rate).collect(),
         }
@@ -182,7 +183,7 @@ mod tests {
             ("missing", less.to_ron().unwrap(), "no rate of wraps"),
             ("unknown", text.replace("wraps", "wrops"), "wrops"),
             ("negative", text.replacen("call_ns: 100.0", "call_ns: -1.0", 1), "conv_macs is no time"),
-            ("nobody", text.replace("cores: 2", "cores: 0"), "measured.cores"),
+            ("nobody", text.replace("cores: 2.0", "cores: 0.5"), "measured.cores"),
             ("instant", text.replace("5e-5", "0.0"), "loopback"),
             ("cut", text[..text.len() / 2].to_string(), "holds no rates"),
         ] {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::fresh_bytes;
 use crate::geometry::{ConvShape, PoolShape};
 use crate::program::{BlockMap, Code, Inst, Instruction, Phase, Program, Role, Type, carry_terms};
 
@@ -33,6 +34,8 @@ pub enum Kind {
     Weights,
     /// Bytes of randomness: whole bytes of every ring element, whole words of every plane.
     DrawnBytes,
+    /// Ring elements and words of planes that randomness is made into.
+    DrawnElements,
     /// 64-bit words of bit planes that an exclusive or or a choice of planes writes.
     BitWords,
     /// Ring elements taken apart into bit planes.
@@ -45,8 +48,12 @@ pub enum Kind {
     BlockElements,
     /// Pixels whose share of a gated value is computed.
     SelectElements,
-    /// Rows of blocks that sums, gates and selections go through.
-    BlockRuns,
+    /// Rows of blocks that sums go through.
+    SumRuns,
+    /// Rows of blocks that the dealer's gates go through.
+    GateRuns,
+    /// Rows of blocks that selections go through.
+    SelectRuns,
     /// Words of nibbles whose products the dealer computes: one for 64 nibbles.
     NibbleProducts,
     /// Words of nibbles that are opened: one for 64 nibbles.
@@ -59,6 +66,8 @@ pub enum Kind {
     SentBytes,
     /// Bytes of messages taken from the link and checked; a call is a message.
     ReceivedBytes,
+    /// Bytes of memory that a role uses for the first time, whatever the instruction.
+    FreshBytes,
 }
 
 /// Output channels in a group from which a convolution counts as [`Kind::ConvMacs`].
@@ -66,7 +75,7 @@ pub const NARROW: usize = 4;
 
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 24] = [
+    pub const ALL: [Kind; 28] = [
         Kind::ConvMacs,
         Kind::ConvTaps,
         Kind::ConvWeights,
@@ -78,19 +87,23 @@ impl Kind {
         Kind::Gathered,
         Kind::Weights,
         Kind::DrawnBytes,
+        Kind::DrawnElements,
         Kind::BitWords,
         Kind::ToBits,
         Kind::FromBits,
         Kind::Wraps,
         Kind::BlockElements,
         Kind::SelectElements,
-        Kind::BlockRuns,
+        Kind::SumRuns,
+        Kind::GateRuns,
+        Kind::SelectRuns,
         Kind::NibbleProducts,
         Kind::NibbleOpens,
         Kind::CarryProducts,
         Kind::CarryOpens,
         Kind::SentBytes,
         Kind::ReceivedBytes,
+        Kind::FreshBytes,
     ];
 
     /// Position in [`Kind::ALL`].
@@ -112,19 +125,23 @@ impl Kind {
             Kind::Gathered => "gathered",
             Kind::Weights => "weights",
             Kind::DrawnBytes => "drawn_bytes",
+            Kind::DrawnElements => "drawn_elements",
             Kind::BitWords => "bit_words",
             Kind::ToBits => "to_bits",
             Kind::FromBits => "from_bits",
             Kind::Wraps => "wraps",
             Kind::BlockElements => "block_elements",
             Kind::SelectElements => "select_elements",
-            Kind::BlockRuns => "block_runs",
+            Kind::SumRuns => "sum_runs",
+            Kind::GateRuns => "gate_runs",
+            Kind::SelectRuns => "select_runs",
             Kind::NibbleProducts => "nibble_products",
             Kind::NibbleOpens => "nibble_opens",
             Kind::CarryProducts => "carry_products",
             Kind::CarryOpens => "carry_opens",
             Kind::SentBytes => "sent_bytes",
             Kind::ReceivedBytes => "received_bytes",
+            Kind::FreshBytes => "fresh_bytes",
         }
     }
 
@@ -133,8 +150,7 @@ impl Kind {
     pub fn grain(self) -> Option<u64> {
         match self {
             Kind::ConvMacs | Kind::DepthwiseMacs | Kind::DenseMacs => Some(1 << 16),
-            // Draws are split from 2^14 elements on, most of them of four bytes.
-            Kind::DrawnBytes => Some(1 << 16),
+            Kind::DrawnElements => Some(1 << 14),
             _ => None,
         }
     }
@@ -255,7 +271,8 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         Inst::Draw { .. } => match out {
             Type::Ring { .. } => Work::of(Kind::DrawnBytes, out.wire_bytes()),
             Type::Bits { .. } => Work::of(Kind::DrawnBytes, 8 * out_words),
-        },
+        }
+        .and(Kind::DrawnElements, out_words),
         Inst::Weight { .. } => Work::of(Kind::Weights, elements),
         Inst::Send { .. } => Work::of(Kind::SentBytes, bytes(inputs)),
         Inst::Receive { .. } => Work::of(Kind::ReceivedBytes, bytes(outputs)),
@@ -283,10 +300,11 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         Inst::ToBits { .. } => Work::of(Kind::ToBits, first.len() as u64),
         Inst::ToRing => Work::of(Kind::FromBits, elements),
         Inst::Wrap => Work::of(Kind::Wraps, first.len() as u64),
-        Inst::BlockSum(map) | Inst::Gate(map) => {
-            Work::of(Kind::BlockElements, map.pixels() as u64).and(Kind::BlockRuns, runs(map))
+        Inst::BlockSum(map) => Work::of(Kind::BlockElements, map.pixels() as u64).and(Kind::SumRuns, runs(map)),
+        Inst::Gate(map) => Work::of(Kind::BlockElements, map.pixels() as u64).and(Kind::GateRuns, runs(map)),
+        Inst::Select { map, .. } => {
+            Work::of(Kind::SelectElements, map.pixels() as u64).and(Kind::SelectRuns, runs(map))
         }
-        Inst::Select { map, .. } => Work::of(Kind::SelectElements, map.pixels() as u64).and(Kind::BlockRuns, runs(map)),
         Inst::NibbleProducts => Work::of(Kind::NibbleProducts, nibbles),
         Inst::NibbleOpen { .. } => Work::of(Kind::NibbleOpens, nibbles),
         Inst::CarryProducts { inputs } => {
@@ -302,13 +320,23 @@ pub fn instruction_work(code: &Code, instruction: &Instruction) -> Work {
     work(&instruction.inst, &types(&instruction.inputs), &types(&instruction.outputs))
 }
 
+/// Work of every instruction of a role's code, by phase: its own, and the memory that it uses for the
+/// first time in one setup and one inference.
+pub fn code_work(code: &Code) -> [Vec<Work>; 3] {
+    let fresh = fresh_bytes(code);
+    Phase::ALL.map(|phase| {
+        let of = |(i, fresh): (&Instruction, &u64)| {
+            let own = instruction_work(code, i);
+            if *fresh > 0 { own.and(Kind::FreshBytes, *fresh) } else { own }
+        };
+        code.phases[phase.index()].iter().zip(&fresh[phase.index()]).map(of).collect()
+    })
+}
+
 /// Work of a role in a phase.
 pub fn phase_work(program: &Program, role: Role, phase: Phase) -> Work {
-    let code = program.code(role);
     let mut total = Work::default();
-    for i in &code.phases[phase.index()] {
-        total.add(&instruction_work(code, i));
-    }
+    code_work(program.code(role))[phase.index()].iter().for_each(|w| total.add(w));
     total
 }
 
@@ -358,8 +386,14 @@ mod tests {
     fn passes_draws_and_messages_by_hand() {
         let one = |inst: Inst, inputs: &[Type], out: Type| work(&inst, inputs, &[out]);
         assert_eq!(one(Inst::Add, &[ring(20, 7); 2], ring(20, 7)), Work::of(Kind::Elements, 7));
-        assert_eq!(one(Inst::Draw { stream: 0 }, &[], ring(20, 7)), Work::of(Kind::DrawnBytes, 21));
-        assert_eq!(one(Inst::Draw { stream: 0 }, &[], planes(3, 65)), Work::of(Kind::DrawnBytes, 3 * 2 * 8));
+        assert_eq!(
+            one(Inst::Draw { stream: 0 }, &[], ring(20, 7)),
+            Work::of(Kind::DrawnBytes, 21).and(Kind::DrawnElements, 7)
+        );
+        assert_eq!(
+            one(Inst::Draw { stream: 0 }, &[], planes(3, 65)),
+            Work::of(Kind::DrawnBytes, 3 * 2 * 8).and(Kind::DrawnElements, 6)
+        );
         assert_eq!(one(Inst::Xor, &[planes(3, 65); 2], planes(3, 65)), Work::of(Kind::BitWords, 6));
         let apart = Inst::ToBits { low: 0, count: 3, pad: 1 };
         assert_eq!(one(apart, &[ring(20, 70)], planes(4, 70)), Work::of(Kind::ToBits, 70));
@@ -372,7 +406,7 @@ mod tests {
     fn gates_and_carries_by_hand() {
         // 5 rows of 3 runs (the last one of a single pixel), and 5 rows of 7 runs.
         let map = BlockMap { map: [5, 7], blocks: vec![[2, 3], [1, 1]] };
-        let want = Work::of(Kind::SelectElements, 70).and(Kind::BlockRuns, 15 + 35);
+        let want = Work::of(Kind::SelectElements, 70).and(Kind::SelectRuns, 15 + 35);
         assert_eq!(work(&Inst::Select { map, public: true }, &[], &[ring(32, 70)]), want);
         let nibbles = work(&Inst::NibbleProducts, &[planes(8, 65)], &[planes(30, 65)]);
         assert_eq!(nibbles, Work::of(Kind::NibbleProducts, 2 * 2));
@@ -388,8 +422,8 @@ mod tests {
     #[test]
     fn threads_share_large_work_only() {
         assert_eq!(Work::of(Kind::Elements, 1 << 40).parallelism(8), 1);
-        assert_eq!(Work::of(Kind::DrawnBytes, 3 << 16).parallelism(8), 3);
-        assert_eq!(Work::of(Kind::DrawnBytes, 100).parallelism(8), 1);
+        assert_eq!(Work::of(Kind::DrawnElements, 3 << 14).parallelism(8), 3);
+        assert_eq!(Work::of(Kind::DrawnElements, 100).parallelism(8), 1);
         assert_eq!(Work::of(Kind::ConvMacs, u64::MAX).parallelism(2), 2);
     }
 }

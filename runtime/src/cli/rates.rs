@@ -18,6 +18,7 @@ pub fn rates(a: &Rates) -> Result<()> {
     // Opened first: a file that cannot be written must not cost the measurement.
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&a.output);
     let mut file = file.into_diagnostic().wrap_err_with(failed)?;
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().into_diagnostic()?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let shown = bar.clone();
     let measured = measure(kernels::best(), &mut |done, steps| {
@@ -32,7 +33,7 @@ pub fn rates(a: &Rates) -> Result<()> {
         return say(&(serde_json::to_string_pretty(&rates).into_diagnostic()? + "\n"));
     }
     let m = &rates.measured;
-    let mut text = format!("{}, {} kernels, {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
+    let mut text = format!("{}, {} kernels, worth {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
     for (kind, r) in Kind::ALL.into_iter().filter_map(|k| rates.rates.get(&k).map(|r| (k, r))) {
         text += &format!("{:16} {:9.0} ns a call {:9.4} ns a unit\n", kind.name(), r.call_ns, r.unit_ns);
     }

@@ -66,8 +66,9 @@ impl Case {
     }
 }
 
-/// Elements of the small and the large case of a pass: the large one's buffers hold 512 KiB.
-const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 16)];
+/// Elements of the small and the large case of a pass: the large one's buffers hold 128 KiB, as in
+/// networks on small images. Where a layer is larger than the caches, passes take up to twice as long.
+const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 14)];
 
 fn window(kernel: usize) -> Window {
     Window { pad: [kernel / 2; 4], ..Window::new([kernel, kernel]) }
@@ -79,7 +80,7 @@ fn square(in_channels: usize, size: usize, out_channels: usize, kernel: usize) -
 
 fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let shapes = [
-        (Kind::ConvMacs, Size::Small, square(8, 2, 8, 1)),
+        (Kind::ConvMacs, Size::Small, square(8, 16, 8, 1)),
         (Kind::ConvMacs, Size::Large, square(32, 16, 64, 3)),
         // Few outputs for what is gathered; few pixels for the weights. All take a millisecond or less, so
         // that many runs are not interrupted.
@@ -99,14 +100,22 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
 fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let map = |channels, side, block: usize| BlockMap { map: [side, side], blocks: vec![[block, block]; channels] };
     let sum = |map: &BlockMap| (vec![ring(CUT, map.pixels())], ring(CUT, map.count()));
-    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(16, 64, 64))] {
+    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(16, 32, 32))] {
         let (inputs, output) = sum(&map);
         add(Kind::BlockElements, size, Inst::BlockSum(map), inputs, output);
     }
-    let ones = map(16, 64, 1);
+    let ones = map(16, 32, 1);
     let (inputs, output) = sum(&ones);
-    add(Kind::BlockRuns, Size::Large, Inst::BlockSum(ones), inputs, output);
-    for (size, map) in [(Size::Small, map(1, 8, 4)), (Size::Large, map(16, 64, 4))] {
+    add(Kind::SumRuns, Size::Large, Inst::BlockSum(ones.clone()), inputs, output);
+    let gated = ring(RING, ones.pixels());
+    let inputs = vec![planes(1, ones.count()), ring(CUT, ones.pixels())];
+    add(Kind::GateRuns, Size::Large, Inst::Gate(ones.clone()), inputs, gated);
+    let selects = [
+        (Kind::SelectElements, Size::Small, map(1, 8, 4)),
+        (Kind::SelectElements, Size::Large, map(16, 32, 4)),
+        (Kind::SelectRuns, Size::Large, ones),
+    ];
+    for (kind, size, map) in selects {
         let (pixels, count, high) = (map.pixels(), map.count(), ring(RING - CUT, map.pixels()));
         let inputs = vec![
             ring(CUT, pixels),
@@ -118,7 +127,7 @@ fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
             high,
             high,
         ];
-        add(Kind::SelectElements, size, Inst::Select { map, public: true }, inputs, ring(RING, pixels));
+        add(kind, size, Inst::Select { map, public: true }, inputs, ring(RING, pixels));
     }
 }
 
@@ -146,18 +155,21 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
         let shape = vec![len / 64, 64];
         add(Kind::Transposed, size, Inst::Transpose { shape, perm: vec![1, 0] }, pair[..1].to_vec(), ring(CUT, len));
-        let sources = vec![Source::Operand(0), Source::Operand(1)].repeat(len / 128);
+        let sources = [Source::Operand(0), Source::Operand(1)].repeat(len / 128);
         let assembled = ring(CUT, sources.len() * 64);
         let halves = vec![ring(CUT, sources.len() * 32); 2];
         add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);
         add(Kind::Weights, size, Inst::Weight { index: 0 }, vec![], ring(RING, len));
-        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], ring(RING, len));
+        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], ring(64, len));
         let rows = planes(20, len);
         add(Kind::BitWords, size, Inst::Xor, vec![rows; 2], rows);
         add(Kind::ToBits, size, Inst::ToBits { low: 0, count: 19, pad: 1 }, vec![ring(CUT, len)], rows);
         add(Kind::FromBits, size, Inst::ToRing, vec![planes(1, len)], ring(RING, len));
         add(Kind::Wraps, size, Inst::Wrap, pair, planes(1, len));
     }
+    // Narrow elements: less randomness for each.
+    let narrow = ring(RING - CUT, 1 << 14);
+    add(Kind::DrawnElements, Size::Large, Inst::Draw { stream: 0 }, vec![], narrow);
     for (size, side) in [(Size::Small, 4), (Size::Large, 32)] {
         let pool = PoolShape { channels: side, input: [side, side], window: window(3), counted: [0; 4] };
         let len = side * side * side;

@@ -1,7 +1,7 @@
 //! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
 //!
 //! The real kernels run on random operands of the sizes of common layers, through the functions
-//! that the interpreter calls, result buffers made and erased, on one thread. Every kind of work
+//! that the interpreter calls, result buffers made and erased, with one thread in the pool. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
 //! have cases in which one of them outweighs the others. Other programs only ever add time, so the
@@ -14,7 +14,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
-use rayon::{ThreadPoolBuildError, ThreadPoolBuilder};
 use thiserror::Error;
 
 use crate::channel::LinkError;
@@ -24,9 +23,9 @@ use cases::{Case, Size, cases};
 /// Why rates cannot be measured.
 #[derive(Debug, Error)]
 pub enum MeasureError {
-    /// No thread to compute on.
-    #[error("cannot make a thread to measure on: {0}")]
-    Threads(#[from] ThreadPoolBuildError),
+    /// Rates are of one core.
+    #[error("rates are measured on one thread, and the pool has {0}; start it with one")]
+    Threads(usize),
     /// No connection from this machine to itself.
     #[error("cannot measure the loopback network: {0}")]
     Loopback(#[from] LinkError),
@@ -65,35 +64,78 @@ fn seconds(mut call: impl FnMut()) -> f64 {
     quartile(times)
 }
 
-/// Measures; `progress` hears how many of how many steps are done.
-pub fn measure(kernels: &dyn Kernels, progress: &mut (dyn FnMut(usize, usize) + Send)) -> Result<Rates, MeasureError> {
-    let one = ThreadPoolBuilder::new().num_threads(1).build()?;
+/// Measures on the thread pool, which must have a single thread: convolutions are handed to it, as in a
+/// session. `progress` hears how many of how many steps are done.
+pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) -> Result<Rates, MeasureError> {
+    let threads = rayon::current_num_threads();
+    if threads != 1 {
+        return Err(MeasureError::Threads(threads));
+    }
     let cases = cases();
     let steps = cases.len() + 1;
-    let times: Vec<f64> = one.install(|| {
-        let each = cases.iter().enumerate().map(|(i, case)| {
-            progress(i, steps);
-            seconds(case.prepare(kernels))
-        });
-        each.collect()
-    });
+    let mut times = Vec::with_capacity(cases.len());
+    for (i, case) in cases.iter().enumerate() {
+        progress(i, steps);
+        times.push(seconds(case.prepare(kernels)));
+    }
     let mut rates = fit(&cases, &times);
+    rates.insert(Kind::FreshBytes, fresh());
     progress(cases.len(), steps);
     let link = link::measure()?;
     rates.insert(Kind::SentBytes, link.sent);
     rates.insert(Kind::ReceivedBytes, link.received);
     progress(steps, steps);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let measured = Measured {
         machine: machine(),
         kernels: kernels.name().into(),
-        cores: u32::try_from(cores).unwrap_or(u32::MAX),
+        cores: cores(kernels, &cases),
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
-             call of each kind, convolutions of three shapes, blocks of 1x1 and 4x4"
+             call of each kind, convolutions of three shapes, blocks of 1x1 and 4x4, \
+             randomness of 12 and 64 bits"
         ),
     };
     Ok(Rates { measured, loopback: link.loopback, rates })
+}
+
+/// By how much all processors together are faster than one, median of five: they may share a core, or
+/// be busy with other programs.
+fn cores(kernels: &dyn Kernels, cases: &[Case]) -> f64 {
+    // Long enough for other programs to get their turn.
+    const LONG: Duration = Duration::from_millis(40);
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let Some(case) = cases.iter().find(|c| c.kind == Kind::NibbleOpens && c.size == Size::Large) else { return 1.0 };
+    // Calls per second of a thread beside others.
+    let speed = || {
+        let mut call = case.prepare(kernels);
+        let (start, mut calls) = (Instant::now(), 0u32);
+        while start.elapsed() < LONG {
+            call();
+            calls += 1;
+        }
+        f64::from(calls) / start.elapsed().as_secs_f64()
+    };
+    let together = |threads: usize| -> f64 {
+        std::thread::scope(|s| {
+            let running: Vec<_> = (0..threads).map(|_| s.spawn(speed)).collect();
+            running.into_iter().filter_map(|t| t.join().ok()).sum()
+        })
+    };
+    let mut ratios: Vec<f64> = (0..5).map(|_| together(all) / together(1).max(f64::MIN_POSITIVE)).collect();
+    ratios.sort_by(f64::total_cmp);
+    let ratio = ratios.get(2).copied().unwrap_or(1.0);
+    ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64)
+}
+
+/// Memory from the system: more than the allocator keeps for itself.
+fn fresh() -> Rate {
+    const BYTES: usize = 1 << 26;
+    let time = seconds(|| {
+        let mut all = vec![0u8; BYTES];
+        all.iter_mut().step_by(4096).for_each(|b| *b = 1);
+        std::hint::black_box(&all);
+    });
+    Rate { call_ns: 0.0, unit_ns: (1e13 * time / BYTES as f64).round() / 1e4 }
 }
 
 /// Rates that explain the cases: each kind in turn from its own cases, less what the others take.
@@ -144,7 +186,7 @@ mod tests {
         for kind in Kind::ALL {
             let case = cases.iter().find(|c| c.kind == kind && c.size == Size::Large);
             match kind {
-                Kind::SentBytes | Kind::ReceivedBytes => assert!(case.is_none()),
+                Kind::SentBytes | Kind::ReceivedBytes | Kind::FreshBytes => assert!(case.is_none()),
                 _ => assert!(case.is_some_and(|c| c.work.units(kind) > 0), "{}", kind.name()),
             }
         }
@@ -157,7 +199,7 @@ mod tests {
             let alone = cases.iter().any(|c| c.kind == k && c.size == Size::Small);
             Rate { call_ns: if alone { 100.0 } else { 0.0 }, unit_ns: 0.25 * (1 + k.index() % 5) as f64 }
         };
-        let local = |k: &Kind| !matches!(k, Kind::SentBytes | Kind::ReceivedBytes);
+        let local = |k: &Kind| !matches!(k, Kind::SentBytes | Kind::ReceivedBytes | Kind::FreshBytes);
         let want: BTreeMap<Kind, Rate> = Kind::ALL.into_iter().filter(local).map(|k| (k, rate(k))).collect();
         let rates = Rates {
             measured: Measured::default(),
