@@ -2,7 +2,7 @@
 //!
 //! [`onnx`] imports a file into a graph, [`passes`] rewrite and quantize it and lower it to the
 //! program of three parties; [`float`] runs a graph on real numbers, for calibration and
-//! comparison. The binary `bcc` is the command line over this library.
+//! comparison; [`planner`] chooses blocks under a budget. The binary `bcc` is the command line over this library.
 
 pub mod compile;
 pub mod data;

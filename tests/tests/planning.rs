@@ -146,8 +146,18 @@ fn probes_are_unbiased() {
 /// far below uniform blocks.
 #[test]
 fn measured_plans() {
-    let graph = trained("fmnist_resnet8");
-    let images = 48;
+    measured_plans_of("fmnist_resnet8", 128);
+}
+
+/// Takes some ten minutes: `cargo test --release -p bcc-tests --test planning -- --ignored --nocapture`.
+#[test]
+#[ignore = "runs 350,000 partial networks"]
+fn measured_plans_of_resnet20() {
+    measured_plans_of("fmnist_resnet20", 32);
+}
+
+fn measured_plans_of(network: &str, images: usize) {
+    let graph = trained(network);
     let mut fast = planner(&graph, images, settings(0, None, Method::Fast));
     let mut exact = planner(&graph, images, settings(0, None, Method::Exact));
     let mut refined = planner(&graph, images, settings(2, None, Method::Fast));
@@ -161,7 +171,7 @@ fn measured_plans() {
         );
         assert!(f.measured <= 1.05 * e.measured, "{share}: {} {}", f.measured, e.measured);
         assert!(r.measured <= f.measured, "{share}");
-        assert!(f.measured < 0.5 * uniform.measured, "{share}: {} {}", f.measured, uniform.measured);
+        assert!(f.measured < 0.7 * uniform.measured, "{share}: {} {}", f.measured, uniform.measured);
     }
 }
 

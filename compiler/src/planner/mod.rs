@@ -230,6 +230,16 @@ struct Losses {
     around: f64,
     /// Largest magnitude of a block's sum by choice; empty if not known.
     largest: Vec<f64>,
+    /// The solver adds up losses to this power.
+    power: f64,
+}
+
+impl Losses {
+    /// What the solver adds up.
+    fn powered(&self, choice: usize) -> f64 {
+        let loss = self.by_choice[choice];
+        loss.signum() * loss.abs().powf(self.power)
+    }
 }
 
 impl<'a> Planner<'a> {
@@ -438,6 +448,7 @@ impl<'a> Planner<'a> {
             error: sums.relative_error(&self.targets),
             around: sums.error / (sums.images * outputs) as f64,
             largest: sums.options.iter().map(|o| o.largest).collect(),
+            power: 1.0,
         })
     }
 
@@ -469,7 +480,7 @@ impl<'a> Planner<'a> {
                 }
             });
         }
-        Ok(Losses { by_choice, error: 0.0, around: self.measure(graph), largest: self.largest(graph) })
+        Ok(Losses { by_choice, error: 0.0, around: self.measure(graph), largest: self.largest(graph), power: 1.0 })
     }
 
     /// Largest magnitude of a block's sum by choice.

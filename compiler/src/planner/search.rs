@@ -6,10 +6,14 @@ use super::budget::Budget;
 use super::price::{Costs, Pricer, in_words, limit};
 use super::solve::{Constraint, Knapsack, OpenGroup, SideError, Solution, SolveError, optimal, solve, solve_with};
 use super::target::Layer;
-use super::{Cap, Losses, Outcome, Planner, PlannerError, Tried};
+use super::{Cap, Losses, Method, Outcome, Planner, PlannerError, Tried};
 use crate::compile::CompileError;
 use crate::passes::PassError;
 
+/// Powers of the fast losses that compete in the first plan. First order is too kind to large losses:
+/// they leave the range where the network is nearly linear, and add up. A power above 1 spreads
+/// them over more channels.
+const POWERS: [f64; 2] = [1.0, 1.5];
 /// How often a plan is compiled anew until its exact cost meets the budget.
 const COMPILATIONS: usize = 8;
 
@@ -43,22 +47,23 @@ impl Planner<'_> {
         }
 
         let mut all: Vec<(Vec<Block>, Costs, Tried)> = Vec::new();
-        self.first_plan(&mut pricer, &first, budgets, costs.ring, &mut all)?;
+        let power = self.first_plan(&mut pricer, &first, budgets, costs.ring, &mut all)?;
         let mut present = base.clone();
         let mut graph = self.base.clone();
         for step in 1..=self.settings.refine {
             // Parts of the budget in equal ratios, the last being one step short of the whole.
             let part = step as f64 / (self.settings.refine as f64 + 1.0);
             let losses = if step == 1 { first.clone() } else { self.losses(&graph, &present)? };
+            let losses = Losses { power, ..losses };
             let partial: Vec<(Budget, u64)> =
                 budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
             present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
             graph = self.network(&present, self.settings.correct);
-            let losses = self.losses(&graph, &present)?;
+            let losses = Losses { power, ..self.losses(&graph, &present)? };
             let (blocks, costs, solution) = self.within(&mut pricer, &losses, &present, budgets)?;
             if !all.iter().any(|(b, ..)| *b == blocks) {
                 let tried =
-                    self.tried(&format!("refined {step}"), &blocks, losses.around + solution.loss, solution.gap());
+                    self.tried(&format!("refined {step}"), &blocks, self.predicted(&losses, &blocks), &solution);
                 all.push((blocks, costs, tried));
             }
         }
@@ -68,9 +73,11 @@ impl Planner<'_> {
         Ok(self.outcome(&pricer, &blocks, costs, best, tried, &first, budgets))
     }
 
-    /// The plan from the first losses. Large blocks may need a wider ring, in which everything costs
-    /// more: where bytes or time are limited and no ring is asked for, the ring of the network with
-    /// all ReLUs, which leaves large blocks out, competes with rings that have room for all.
+    /// Plans from the first losses, by power and ring; the power of the best, whose ring is set.
+    ///
+    /// Large blocks may need a wider ring, in which everything costs more: where bytes or time are
+    /// limited and no ring is asked for, the ring of the network with all ReLUs, which leaves large
+    /// blocks out, competes with rings that have room for all.
     fn first_plan(
         &self,
         pricer: &mut Pricer<'_>,
@@ -78,40 +85,53 @@ impl Planner<'_> {
         budgets: &[Budget],
         narrow: u8,
         all: &mut Vec<(Vec<Block>, Costs, Tried)>,
-    ) -> Result<(), PlannerError> {
+    ) -> Result<f64, PlannerError> {
         let base = self.pins.base();
         let asked = self.template.passes.ring;
         let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
         let rings = if asked.is_some() || counts_only { vec![asked] } else { vec![Some(narrow), None] };
-        let mut best: Option<(Option<u8>, f64)> = None;
+        let powers = if self.settings.method == Method::Fast { &POWERS[..] } else { &POWERS[..1] };
+        let mut best: Option<(Option<u8>, f64, f64)> = None;
         let mut failed = None;
-        for ring in rings {
+        for (ring, power) in rings.iter().flat_map(|r| powers.iter().map(move |p| (*r, *p))) {
             pricer.set_ring(ring);
-            let (blocks, costs, solution) = match self.within(pricer, first, &base, budgets) {
+            let losses = Losses { power, ..first.clone() };
+            let (blocks, costs, solution) = match self.within(pricer, &losses, &base, budgets) {
                 Ok(found) => found,
                 Err(e) => {
-                    failed = Some(e);
+                    failed = failed.or(Some(e));
                     continue;
                 }
             };
-            let how = if all.is_empty() { "one shot".to_string() } else { format!("one shot, ring {}", costs.ring) };
             if all.iter().any(|(b, ..)| *b == blocks) {
                 continue;
             }
-            let tried = self.tried(&how, &blocks, first.around + solution.loss, solution.gap());
-            if best.is_none_or(|(_, measured)| tried.measured < measured) {
-                best = Some((ring, tried.measured));
+            let mut how = "one shot".to_string();
+            if power != 1.0 {
+                how += &format!(", power {power}");
+            }
+            if rings.len() > 1 {
+                how += &format!(", ring {}", costs.ring);
+            }
+            let tried = self.tried(&how, &blocks, self.predicted(&losses, &blocks), &solution);
+            if best.is_none_or(|(.., measured)| tried.measured < measured) {
+                best = Some((ring, power, tried.measured));
             }
             all.push((blocks, costs, tried));
         }
         match (best, failed) {
-            (Some((ring, _)), _) => {
+            (Some((ring, power, _)), _) => {
                 pricer.set_ring(ring);
-                Ok(())
+                Ok(power)
             }
             (None, Some(e)) => Err(e),
             (None, None) => Err(PlannerError::Limits("no plan was found".into())),
         }
+    }
+
+    /// Mean squared error that losses predict for blocks.
+    fn predicted(&self, losses: &Losses, blocks: &[Block]) -> f64 {
+        losses.around + self.targets.layers.iter().map(|l| layer_loss(l, blocks, losses)).sum::<f64>()
     }
 
     /// The most finely divided uniform plan within the budgets: one rectangle for all channels.
@@ -135,12 +155,14 @@ impl Planner<'_> {
                 }
                 let costs = pricer.costs(&pricer.compile(&blocks, self.settings.correct)?, &blocks);
                 if budgets.iter().all(|b| costs.of(b) <= limit(b, &targets)) {
-                    let tried = self.tried(&format!("uniform {block}"), &blocks, f64::NAN, 0.0);
+                    let none = Solution { chosen: Vec::new(), loss: 0.0, cost: 0, bound: 0.0 };
+                    let tried = self.tried(&format!("uniform {block}"), &blocks, f64::NAN, &none);
                     let none = Losses {
                         by_choice: vec![0.0; targets.options()],
                         error: 0.0,
                         around: 0.0,
                         largest: Vec::new(),
+                        power: 1.0,
                     };
                     return Ok(self.outcome(&pricer, &blocks, costs, tried.clone(), vec![tried], &none, budgets));
                 }
@@ -152,13 +174,13 @@ impl Planner<'_> {
     }
 
     /// Runs a plan on the calibration images, with and without correction.
-    fn tried(&self, how: &str, blocks: &[Block], predicted: f64, gap: f64) -> Tried {
+    fn tried(&self, how: &str, blocks: &[Block], predicted: f64, solution: &Solution) -> Tried {
         let uncorrected = self.measure(&self.network(blocks, None));
         let measured = match self.settings.correct {
             Some(c) => self.measure(&self.network(blocks, Some(c))),
             None => uncorrected,
         };
-        Tried { how: how.into(), predicted, measured, uncorrected, gap }
+        Tried { how: how.into(), predicted, measured, uncorrected, gap: solution.gap() }
     }
 
     /// A limit on the way from the base to a budget, in the solver's unit of prices.
@@ -294,7 +316,7 @@ impl Planner<'_> {
                     None => {
                         let first = layer.choices(channel).start;
                         let price = |j: usize| lists.first().map_or(0, |l| l[i][j]);
-                        let option = |&j: &usize| (losses.by_choice[first + j], price(j));
+                        let option = |&j: &usize| (losses.powered(first + j), price(j));
                         knapsack.push(offered[layer.first_class + channel].iter().map(option));
                     }
                 }
