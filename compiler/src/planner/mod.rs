@@ -187,6 +187,8 @@ pub struct Outcome {
     pub blocks: Vec<Block>,
     /// Exact costs.
     pub costs: Costs,
+    /// The program it compiles to, layer by layer.
+    pub report: Report,
     /// The plan that was taken.
     pub best: Tried,
     /// Standard error of the prediction, relative to it.
@@ -340,11 +342,8 @@ impl<'a> Planner<'a> {
             Some(costs) => costs.clone(),
             None => pricer.costs(&pricer.compile(&relus, None)?, &relus),
         };
-        let compiled = pricer.compile(&outcome.blocks, self.settings.correct)?;
-        let report = Report::new(&compiled.lowered.program)
-            .map_err(|e| PlannerError::Limits(format!("the planned program does not run to its end: {e:?}")))?;
         self.kept = Some(kept.clone());
-        Ok(PlanSummary::new(&self.imported.name, budgets, &self.targets, outcome, kept, &report, accuracy))
+        Ok(PlanSummary::new(&self.imported.name, budgets, &self.targets, outcome, kept, accuracy))
     }
 
     /// Compiles plans, without prices so far.

@@ -9,10 +9,13 @@ use super::target::Layer;
 use super::{Cap, Losses, Method, Outcome, Planner, PlannerError, Tried};
 use crate::compile::CompileError;
 use crate::passes::PassError;
+use crate::plan::Plan;
+use crate::report::Report;
 
 /// Powers of the fast losses that compete in the first plan. First order is too kind to large losses:
 /// they leave the range where the network is nearly linear, and add up. A power above 1 spreads
-/// them over more channels.
+/// them over more channels. Correction brings the network back into that range; then the first is
+/// enough.
 const POWERS: [f64; 2] = [1.0, 1.5];
 /// How often a plan is compiled anew until its exact cost meets the budget.
 const COMPILATIONS: usize = 8;
@@ -43,7 +46,7 @@ impl Planner<'_> {
         {
             // Nothing has to go.
             let tried = Tried { how: "every ReLU".into(), predicted: 0.0, measured: 0.0, uncorrected: 0.0, gap: 0.0 };
-            return Ok(self.outcome(&pricer, &base, costs, tried, Vec::new(), &first, budgets));
+            return self.outcome(&mut pricer, &base, tried, Vec::new(), &first, budgets);
         }
 
         let mut all: Vec<(Vec<Block>, Costs, Tried)> = Vec::new();
@@ -69,8 +72,8 @@ impl Planner<'_> {
         }
         let tried: Vec<Tried> = all.iter().map(|(_, _, t)| t.clone()).collect();
         let best = (0..all.len()).min_by(|a, b| all[*a].2.measured.total_cmp(&all[*b].2.measured)).unwrap_or(0);
-        let (blocks, costs, best) = all.swap_remove(best);
-        Ok(self.outcome(&pricer, &blocks, costs, best, tried, &first, budgets))
+        let (blocks, _, best) = all.swap_remove(best);
+        self.outcome(&mut pricer, &blocks, best, tried, &first, budgets)
     }
 
     /// Plans from the first losses, by power and ring; the power of the best, whose ring is set.
@@ -90,7 +93,8 @@ impl Planner<'_> {
         let asked = self.template.passes.ring;
         let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
         let rings = if asked.is_some() || counts_only { vec![asked] } else { vec![Some(narrow), None] };
-        let powers = if self.settings.method == Method::Fast { &POWERS[..] } else { &POWERS[..1] };
+        let several = self.settings.method == Method::Fast && self.settings.correct.is_none();
+        let powers = if several { &POWERS[..] } else { &POWERS[..1] };
         let mut best: Option<(Option<u8>, f64, f64)> = None;
         let mut failed = None;
         for (ring, power) in rings.iter().flat_map(|r| powers.iter().map(move |p| (*r, *p))) {
@@ -140,7 +144,7 @@ impl Planner<'_> {
     /// As [`plan`](Self::plan).
     pub fn uniform(&mut self, budgets: &[Budget]) -> Result<Outcome, PlannerError> {
         let targets = self.targets.clone();
-        let pricer = self.pricer();
+        let mut pricer = self.pricer();
         let largest = targets.layers.iter().map(|l| l.map[0].max(l.map[1])).max().unwrap_or(1);
         for side in 1..=largest {
             for (h, w) in [(side, side), (side, side + 1)] {
@@ -164,7 +168,7 @@ impl Planner<'_> {
                         largest: Vec::new(),
                         power: 1.0,
                     };
-                    return Ok(self.outcome(&pricer, &blocks, costs, tried.clone(), vec![tried], &none, budgets));
+                    return self.outcome(&mut pricer, &blocks, tried.clone(), vec![tried], &none, budgets);
                 }
             }
         }
@@ -244,7 +248,7 @@ impl Planner<'_> {
             // the blocks still move, the plain ones are close enough.
             let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &self.targets));
             let mut learned = learn(pricer, &blocks, None);
-            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && self.settings.correct.is_some() {
+            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && self.settings.correct.is_some() && !counts_only {
                 learned = learn(pricer, &blocks, self.settings.correct);
             }
             let costs = match learned {
@@ -452,22 +456,26 @@ impl Planner<'_> {
         blocks
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// The plan as it compiles, with the correction it is made for.
     fn outcome(
         &self,
-        pricer: &Pricer<'_>,
+        pricer: &mut Pricer<'_>,
         blocks: &[Block],
-        costs: Costs,
         best: Tried,
         tried: Vec<Tried>,
         losses: &Losses,
         budgets: &[Budget],
-    ) -> Outcome {
-        let mut plan = pricer.plan(blocks);
-        plan.correct = self.settings.correct;
+    ) -> Result<Outcome, PlannerError> {
+        self.progress.stage("compile", 0);
+        let compiled = pricer.compile(blocks, self.settings.correct)?;
+        let costs = pricer.learn(&compiled, blocks);
+        let report = Report::new(&compiled.lowered.program)
+            .map_err(|e| PlannerError::Limits(format!("the planned program does not run to its end: {e:?}")))?;
+        let plan = Plan { correct: self.settings.correct, ..pricer.plan(blocks) };
         let layer_losses = self.targets.layers.iter().map(|l| layer_loss(l, blocks, losses)).collect();
         let limits = budgets.iter().map(|b| self.describe(pricer, b, blocks, &costs)).collect();
-        Outcome { plan, blocks: blocks.to_vec(), costs, best, error: losses.error, tried, layer_losses, limits }
+        let blocks = blocks.to_vec();
+        Ok(Outcome { plan, blocks, costs, report, best, error: losses.error, tried, layer_losses, limits })
     }
 
     /// What takes up a budget, in a sentence.

@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::price::Costs;
 use super::target::Targets;
 use super::{Outcome, Tried};
-use crate::report::Report;
 
 /// One Block-ReLU under a plan.
 #[derive(Clone, Debug, Serialize)]
@@ -95,20 +94,19 @@ pub struct PlanSummary {
 }
 
 impl PlanSummary {
-    /// Of an outcome; `report` is that of the program it compiles to.
+    /// Of an outcome.
     pub fn new(
         network: &str,
         budgets: Vec<String>,
         targets: &Targets,
         outcome: &Outcome,
         kept: Costs,
-        report: &Report,
         accuracy: Option<Accuracy>,
     ) -> PlanSummary {
         let layers = targets.layers.iter().zip(&outcome.layer_losses).map(|(layer, loss)| {
             let blocks = &outcome.blocks[layer.classes()];
             let count = |what: fn(&Block) -> bool| blocks.iter().filter(|b| what(b)).count();
-            let row = report.layers.iter().find(|r| r.name == layer.name);
+            let row = outcome.report.layers.iter().find(|r| r.name == layer.name);
             LayerSummary {
                 name: layer.name.clone(),
                 channels: layer.channels,

@@ -12,7 +12,7 @@
 
 use bcc_ir::geometry::ConvShape;
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 use rayon::prelude::*;
 
 use super::spd::Factor;
@@ -29,8 +29,12 @@ const GROUP: usize = 8;
 const WAVE: usize = 2;
 /// Largest number of weights of one output channel that are fitted jointly.
 pub(super) const MOST_INPUTS: usize = 6000;
-/// Multiplications for one layer's products, above which pixels are left out evenly.
-const MOST_PRODUCTS: usize = 60_000_000_000;
+/// Multiplications for one layer's products above which pixels are left out evenly ...
+const MOST_PRODUCTS: usize = 20_000_000_000;
+/// ... as long as so many pixels are left for every weight of a channel.
+const LEAST_SAMPLES: usize = 4;
+/// Rows of products that are computed together: those above the diagonal are mirrored.
+const ROWS: usize = 256;
 
 /// A layer's weights, one row per output channel, and biases.
 pub(super) struct Parameters {
@@ -115,7 +119,9 @@ impl Samples<'_> {
         let outputs = self.shape.out_channels / self.shape.groups;
         let mut sum =
             Normal { gram: Array2::zeros((n + 1, n + 1)), cross: Array2::zeros((n + 1, outputs)), samples: 0 };
-        let stride = (self.pixels() * images.len() * n * n).div_ceil(MOST_PRODUCTS).max(1);
+        let samples = self.pixels() * images.len();
+        let wanted = (MOST_PRODUCTS / (n * n)).max(LEAST_SAMPLES * n);
+        let stride = (samples / wanted).max(1);
         // Sums in a fixed order, whatever the number of threads.
         for wave in images.chunks(GROUP * WAVE) {
             let parts: Vec<Part> = wave.par_chunks(GROUP).map(|g| self.part(group, n, g, stride)).collect();
@@ -123,6 +129,11 @@ impl Samples<'_> {
                 sum.gram.zip_mut_with(&part.gram, |a, b| *a += f64::from(*b));
                 sum.cross.zip_mut_with(&part.cross, |a, b| *a += f64::from(*b));
                 sum.samples += part.samples;
+            }
+        }
+        for i in 0..=n {
+            for j in 0..i {
+                sum.gram[[j, i]] = sum.gram[[i, j]];
             }
         }
         sum
@@ -147,7 +158,17 @@ impl Samples<'_> {
             patches.extend(std::iter::repeat_n(1.0, kept));
             let patches = ArrayView2::from_shape((n + 1, kept), &patches).expect("a row per weight, and one of ones");
             let lack = ArrayView2::from_shape((outputs, kept), &lack).expect("a row per channel");
-            general_mat_mul(1.0, &patches, &patches.t(), 1.0, &mut part.gram);
+            for first in (0..=n).step_by(ROWS) {
+                let end = (n + 1).min(first + ROWS);
+                let mut below = part.gram.slice_mut(s![first..end, ..end]);
+                general_mat_mul(
+                    1.0,
+                    &patches.slice(s![first..end, ..]),
+                    &patches.slice(s![..end, ..]).t(),
+                    1.0,
+                    &mut below,
+                );
+            }
             general_mat_mul(1.0, &patches, &lack.t(), 1.0, &mut part.cross);
             part.samples += kept;
         }
