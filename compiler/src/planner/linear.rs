@@ -10,7 +10,7 @@
 //! |e + J d|^2 = |e|^2 + 2 e . J d + |J d|^2
 //! ```
 //!
-//! The middle term counts with a small weight ([`RESIDUAL`]), as losses are added up over channels.
+//! The middle term counts with a small weight (`RESIDUAL`), as losses are added up over channels.
 //!
 //! For a random vector `v` of independent entries of mean 0 and variance 1, `E[(v . a)(v . b)] =
 //! a . b`. So with `g = J^T v` from one backward pass, `(v . e)(g . d)` and `(g . d)^2` estimate both

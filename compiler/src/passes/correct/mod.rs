@@ -4,7 +4,7 @@
 //! The layers are taken in order. A layer reads what the network with blocks, corrected so far,
 //! gives it, and is fitted so that its result comes closest to that of the network with all ReLUs.
 //! Where its result goes to a sum whose other summand is there already, it is the sum that is
-//! fitted: the residual branch makes good what the shortcut lost. [`fit`] has the algebra.
+//! fitted: the residual branch makes good what the shortcut lost. The module `fit` has the algebra.
 //!
 //! Re-centring batch norms after quantization is known as bias correction (Nagel et al. 2019,
 //! arXiv 1906.04721); fitting layer by layer on the activations of the changed network is how pruned

@@ -1,5 +1,5 @@
-//! What a Block-ReLU sends, as a function of its blocks: the arithmetic of [`super::gate`] and
-//! [`super::carry`] without writing instructions.
+//! What a Block-ReLU sends, as a function of its blocks: the arithmetic of the modules `gate` and
+//! `carry` without writing instructions.
 //!
 //! A planner prices single choices with it; tests hold it against the messages of lowered programs.
 
