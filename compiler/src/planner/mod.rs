@@ -9,6 +9,7 @@
 //!    plans within the budget the one that measures best is kept.
 
 pub mod budget;
+mod choose;
 pub mod exact;
 pub mod linear;
 pub mod menu;
