@@ -255,7 +255,7 @@ fn bad_input_is_named() {
     fails(&p.args("plan", &["-o", &out]), &["--budget"]);
     fails(&p.args("plan", &["--budget", "1B", "-o", &out]), &["1B", "the least possible is", "no choice of blocks"]);
     fails(
-        &p.args("plan", &["--budget", "0.1%", "-o", &out, "--menu", "1x1,2x2"]),
+        &["plan", &p.model, "--calib", &p.calib, "--images", "2", "--budget", "0.1%", "-o", &out, "--menu", "1x1,2x2"],
         &["0.1%", "the least possible is", "sign decisions", "--menu"],
     );
     for (menu, part) in [("2y2", "\"2y2\" is no block"), ("", "the list is empty")] {

@@ -134,6 +134,11 @@ impl<'a> Pricer<'a> {
         self.spare = 1.0;
     }
 
+    /// Whether the ring is set, so that plans may not fit it.
+    pub fn is_tight(&self) -> bool {
+        self.template.passes.ring.is_some()
+    }
+
     /// Whether a block sum of the given magnitude on calibration images has room in the ring that
     /// plans compile in: below half of the modulus that truncation leaves. Without a set ring there is
     /// always room.

@@ -63,7 +63,12 @@ impl Planner<'_> {
             present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
             graph = self.network(&present, self.settings.correct);
             let losses = Losses { power, ..self.losses(&graph, &present)? };
-            let (blocks, costs, solution) = self.within(&mut pricer, &losses, &present, budgets)?;
+            let (blocks, costs, solution) = match self.within(&mut pricer, &losses, &present, budgets) {
+                Ok(found) => found,
+                Err(PlannerError::Store(e)) => return Err(e.into()),
+                // There are plans already; one that would not fit is no loss.
+                Err(_) => continue,
+            };
             if !all.iter().any(|(b, ..)| *b == blocks) {
                 let tried =
                     self.tried(&format!("refined {step}"), &blocks, self.predicted(&losses, &blocks), &solution);
@@ -220,6 +225,8 @@ impl Planner<'_> {
         if !counts_only {
             beside = learn(pricer, present, None)?.1;
         }
+        // Sign decisions do not depend on weights; what else is limited may.
+        let corrected = self.settings.correct.is_some() && (!counts_only || pricer.is_tight());
         for round in 1..=COMPILATIONS {
             let mut limits = Vec::with_capacity(budgets.len());
             for (b, x) in budgets.iter().zip(&beside) {
@@ -239,7 +246,7 @@ impl Planner<'_> {
             // the blocks still move, the plain ones are close enough.
             let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &self.targets));
             let mut learned = learn(pricer, &blocks, None);
-            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && self.settings.correct.is_some() && !counts_only {
+            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && corrected {
                 learned = learn(pricer, &blocks, self.settings.correct);
             }
             let costs = match learned {
