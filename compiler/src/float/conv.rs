@@ -1,5 +1,7 @@
 //! Convolution as a matrix product over gathered patches, a band of output rows at a time.
 
+use std::ops::Range;
+
 use bcc_ir::geometry::ConvShape;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
@@ -117,7 +119,7 @@ fn is_pointwise(shape: &ConvShape) -> bool {
 }
 
 /// Output columns whose tap lies inside a row of `width`, and the input column of the first one.
-fn span(shape: &ConvShape, tap: usize, ow: usize) -> (std::ops::Range<usize>, usize) {
+fn span(shape: &ConvShape, tap: usize, ow: usize) -> (Range<usize>, usize) {
     let (stride, width) = (shape.window.stride[1], shape.input[1] as isize);
     let origin = shape.window.position(1, 0, tap);
     let first = if origin < 0 { origin.unsigned_abs().div_ceil(stride) } else { 0 };
@@ -127,27 +129,37 @@ fn span(shape: &ConvShape, tap: usize, ow: usize) -> (std::ops::Range<usize>, us
     (first..end.max(first), start)
 }
 
-/// The patch matrix of some output rows: one row per input channel and tap, one column per pixel.
-fn gather_patches(x: &[f32], patches: &mut Vec<f32>, shape: &ConvShape, rows: std::ops::Range<usize>, ow: usize) {
+/// What one tap reads of a map for some output rows: for every row (counted from the first of them) that
+/// has any, the output columns and the pixels of the map for them, the latter `stride` apart.
+fn tap_rows(
+    shape: &ConvShape,
+    [ky, kx]: [usize; 2],
+    rows: Range<usize>,
+    ow: usize,
+) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> {
     let [h, w] = shape.input;
+    let window = shape.window;
+    let (columns, start) = span(shape, kx, ow);
+    rows.enumerate().filter_map(move |(i, oy)| {
+        let iy = usize::try_from(window.position(0, oy, ky)).ok().filter(|y| *y < h)?;
+        (!columns.is_empty()).then(|| (i, columns.clone(), iy * w + start..(iy + 1) * w))
+    })
+}
+
+/// The patch matrix of some output rows: one row per input channel and tap, one column per pixel.
+fn gather_patches(x: &[f32], patches: &mut Vec<f32>, shape: &ConvShape, rows: Range<usize>, ow: usize) {
+    let pixels = shape.input[0] * shape.input[1];
     let [kh, kw] = shape.window.kernel;
     let stride = shape.window.stride[1];
     patches.clear();
-    patches.resize(x.len() / (h * w) * kh * kw * rows.len() * ow, 0.0);
-    let mut lines = patches.chunks_exact_mut(ow);
-    for map in x.chunks_exact(h * w) {
+    patches.resize(x.len() / pixels * kh * kw * rows.len() * ow, 0.0);
+    let mut lines = patches.chunks_exact_mut(rows.len() * ow);
+    for map in x.chunks_exact(pixels) {
         for ky in 0..kh {
-            for kx in 0..kw {
-                let (columns, start) = span(shape, kx, ow);
-                for (oy, line) in rows.clone().zip(&mut lines) {
-                    let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
-                        continue;
-                    };
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let source = &map[iy * w + start..(iy + 1) * w];
-                    let line = &mut line[columns.clone()];
+            for (kx, lines) in (0..kw).zip(&mut lines) {
+                for (i, columns, source) in tap_rows(shape, [ky, kx], rows.clone(), ow) {
+                    let line = &mut lines[i * ow..(i + 1) * ow][columns];
+                    let source = &map[source];
                     if stride == 1 {
                         line.copy_from_slice(&source[..line.len()]);
                     } else {
@@ -160,48 +172,17 @@ fn gather_patches(x: &[f32], patches: &mut Vec<f32>, shape: &ConvShape, rows: st
 }
 
 /// Adds the entries of a patch matrix, made as by [`gather_patches`], to the pixels they stand for.
-fn scatter_patches(patches: &[f32], out: &mut [f32], shape: &ConvShape, rows: std::ops::Range<usize>, ow: usize) {
-    let [h, w] = shape.input;
+fn scatter_patches(patches: &[f32], out: &mut [f32], shape: &ConvShape, rows: Range<usize>, ow: usize) {
     let [kh, kw] = shape.window.kernel;
     let stride = shape.window.stride[1];
-    let mut lines = patches.chunks_exact(ow);
-    for map in out.chunks_exact_mut(h * w) {
+    let mut lines = patches.chunks_exact(rows.len() * ow);
+    for map in out.chunks_exact_mut(shape.input[0] * shape.input[1]) {
         for ky in 0..kh {
-            for kx in 0..kw {
-                let (columns, start) = span(shape, kx, ow);
-                for (oy, line) in rows.clone().zip(&mut lines) {
-                    let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
-                        continue;
-                    };
-                    if columns.is_empty() {
-                        continue;
-                    }
-                    let target = &mut map[iy * w + start..(iy + 1) * w];
-                    target.iter_mut().step_by(stride).zip(&line[columns.clone()]).for_each(|(t, l)| *t += l);
+            for (kx, lines) in (0..kw).zip(&mut lines) {
+                for (i, columns, target) in tap_rows(shape, [ky, kx], rows.clone(), ow) {
+                    let line = &lines[i * ow..(i + 1) * ow][columns];
+                    map[target].iter_mut().step_by(stride).zip(line).for_each(|(t, l)| *t += l);
                 }
-            }
-        }
-    }
-}
-
-fn single_channel_backward(g: &[f32], weight: &[f32], out: &mut [f32], shape: &ConvShape, [oh, ow]: [usize; 2]) {
-    let [h, w] = shape.input;
-    let [kh, kw] = shape.window.kernel;
-    let stride = shape.window.stride[1];
-    for kx in 0..kw {
-        let (columns, start) = span(shape, kx, ow);
-        if columns.is_empty() {
-            continue;
-        }
-        for ky in 0..kh {
-            let factor = weight[ky * kw + kx];
-            for oy in 0..oh {
-                let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
-                    continue;
-                };
-                let line = &g[oy * ow..(oy + 1) * ow][columns.clone()];
-                let target = &mut out[iy * w + start..(iy + 1) * w];
-                target.iter_mut().step_by(stride).zip(line).for_each(|(t, l)| *t += factor * l);
             }
         }
     }
@@ -209,23 +190,29 @@ fn single_channel_backward(g: &[f32], weight: &[f32], out: &mut [f32], shape: &C
 
 /// One channel in, one channel out: a depthwise group.
 fn single_channel(x: &[f32], weight: &[f32], y: &mut [f32], shape: &ConvShape, [oh, ow]: [usize; 2]) {
-    let [h, w] = shape.input;
     let [kh, kw] = shape.window.kernel;
     let stride = shape.window.stride[1];
     for kx in 0..kw {
-        let (columns, start) = span(shape, kx, ow);
-        if columns.is_empty() {
-            continue;
-        }
         for ky in 0..kh {
             let factor = weight[ky * kw + kx];
-            for oy in 0..oh {
-                let Some(iy) = usize::try_from(shape.window.position(0, oy, ky)).ok().filter(|y| *y < h) else {
-                    continue;
-                };
-                let line = &mut y[oy * ow..(oy + 1) * ow][columns.clone()];
-                let source = &x[iy * w + start..(iy + 1) * w];
-                line.iter_mut().zip(source.iter().step_by(stride)).for_each(|(l, s)| *l += factor * s);
+            for (oy, columns, source) in tap_rows(shape, [ky, kx], 0..oh, ow) {
+                let line = &mut y[oy * ow..(oy + 1) * ow][columns];
+                line.iter_mut().zip(x[source].iter().step_by(stride)).for_each(|(l, s)| *l += factor * s);
+            }
+        }
+    }
+}
+
+/// The gradient of [`single_channel`] at its operand.
+fn single_channel_backward(g: &[f32], weight: &[f32], out: &mut [f32], shape: &ConvShape, [oh, ow]: [usize; 2]) {
+    let [kh, kw] = shape.window.kernel;
+    let stride = shape.window.stride[1];
+    for kx in 0..kw {
+        for ky in 0..kh {
+            let factor = weight[ky * kw + kx];
+            for (oy, columns, target) in tap_rows(shape, [ky, kx], 0..oh, ow) {
+                let line = &g[oy * ow..(oy + 1) * ow][columns];
+                out[target].iter_mut().step_by(stride).zip(line).for_each(|(t, l)| *t += factor * l);
             }
         }
     }

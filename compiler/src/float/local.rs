@@ -1,7 +1,40 @@
 //! Element-wise operators and those that move elements.
 
+use std::ops::Range;
+
 use bcc_ir::geometry::Block;
 use bcc_ir::graph::map_of;
+
+/// A patch of a map: its rows, and its columns in each of them.
+pub(crate) struct Patch {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Patch {
+    /// All patches of up to `bh x bw` pixels of an `h x w` map, row by row.
+    pub(crate) fn all([h, w]: [usize; 2], [bh, bw]: [usize; 2]) -> impl Iterator<Item = Patch> {
+        let from = move |top: usize| {
+            let patch = move |left: usize| Patch { rows: top..h.min(top + bh), columns: left..w.min(left + bw) };
+            (0..w).step_by(bw).map(patch)
+        };
+        (0..h).step_by(bh).flat_map(from)
+    }
+
+    fn runs(&self, w: usize) -> impl Iterator<Item = Range<usize>> {
+        let columns = self.columns.clone();
+        self.rows.clone().map(move |r| r * w + columns.start..r * w + columns.end)
+    }
+
+    /// Sum over its pixels in a map of `w` columns.
+    pub(crate) fn sum(&self, map: &[f32], w: usize) -> f64 {
+        self.runs(w).flat_map(|run| &map[run]).map(|v| f64::from(*v)).sum()
+    }
+
+    fn clear(&self, map: &mut [f32], w: usize) {
+        self.runs(w).for_each(|run| map[run].fill(0.0));
+    }
+}
 
 /// Gates every patch of every channel by the sign of its sum; a sum of zero passes.
 pub(crate) fn block_relu(x: &mut [f32], shape: &[usize], blocks: &[Block]) {
@@ -12,15 +45,9 @@ pub(crate) fn block_relu(x: &mut [f32], shape: &[usize], blocks: &[Block]) {
             Block::Zero => map.fill(0.0),
             Block::RELU => map.iter_mut().for_each(|v| *v = v.max(0.0)),
             Block::Patch { h: bh, w: bw } => {
-                for top in (0..h).step_by(bh) {
-                    for left in (0..w).step_by(bw) {
-                        let columns = left..w.min(left + bw);
-                        let rows = top..h.min(top + bh);
-                        let row = |r: usize| r * w + columns.start..r * w + columns.end;
-                        let sum: f64 = rows.clone().flat_map(|r| &map[row(r)]).map(|v| f64::from(*v)).sum();
-                        if sum < 0.0 {
-                            rows.for_each(|r| map[row(r)].fill(0.0));
-                        }
+                for patch in Patch::all([h, w], [bh, bw]) {
+                    if patch.sum(map, w) < 0.0 {
+                        patch.clear(map, w);
                     }
                 }
             }
@@ -41,16 +68,7 @@ pub(super) fn gate_by(x: &mut [f32], z: &[f32], shape: &[usize], blocks: &[Block
                 }
             }),
             Block::Patch { h: bh, w: bw } => {
-                for top in (0..h).step_by(bh) {
-                    for left in (0..w).step_by(bw) {
-                        let rows = top..h.min(top + bh);
-                        let row = |r: usize| r * w + left..r * w + w.min(left + bw);
-                        let sum: f64 = rows.clone().flat_map(|r| &z[row(r)]).map(|v| f64::from(*v)).sum();
-                        if sum < 0.0 {
-                            rows.for_each(|r| x[row(r)].fill(0.0));
-                        }
-                    }
-                }
+                Patch::all([h, w], [bh, bw]).filter(|p| p.sum(z, w) < 0.0).for_each(|p| p.clear(x, w));
             }
         }
     }

@@ -47,7 +47,7 @@ pub enum FloatError {
 
 pub use backward::{GateView, Tape};
 pub(crate) use conv::patches_of;
-pub(crate) use local::block_relu;
+pub(crate) use local::{Patch, block_relu};
 pub use partial::Values;
 
 struct Step {
@@ -202,7 +202,7 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
 }
 
 /// A constant's reals, in a graph that an [`Executor`] has accepted.
-fn reals(graph: &Graph, id: ConstId) -> &[f32] {
+pub(crate) fn reals(graph: &Graph, id: ConstId) -> &[f32] {
     match &graph.constant(id).data {
         ConstData::Float(v) => v,
         ConstData::Int(_) => unreachable!("integer constants are not accepted"),

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 
 use super::PassOptions;
-use crate::float::Executor;
+use crate::float::{Executor, Patch};
 
 /// No observed bound is smaller: values that calibration left at zero may live on other images, and
 /// small ones also carry the error of fixed point. It costs nothing, as larger values decide the
@@ -191,12 +191,8 @@ fn largest_sum(graph: &Graph, gate: NodeId, values: &[f32]) -> f64 {
     let mut largest = 0.0f64;
     for (block, channel) in blocks.iter().zip(values.chunks_exact(h * w)) {
         let Block::Patch { h: bh, w: bw } = *block else { continue };
-        for y in (0..h).step_by(bh) {
-            for x in (0..w).step_by(bw) {
-                let rows = channel[y * w..(y + bh).min(h) * w].chunks_exact(w);
-                let sum: f64 = rows.flat_map(|r| &r[x..(x + bw).min(w)]).map(|v| f64::from(*v)).sum();
-                largest = largest.max(sum.abs());
-            }
+        for patch in Patch::all([h, w], [bh, bw]) {
+            largest = largest.max(patch.sum(channel, w).abs());
         }
     }
     largest

@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use super::PassOptions;
 use super::range::{RangeError, check_images};
-use crate::float::evaluate;
+use crate::float::{evaluate, reals};
 use fit::{Parameters, Samples};
 
 /// What of a layer is fitted.
@@ -170,12 +170,10 @@ impl Walk<'_> {
             Op::Conv { weight, bias, .. } | Op::Dense { weight, bias } => (weight, bias),
             _ => return,
         };
-        let reals = |c| match &graph.constant(c).data {
-            ConstData::Float(v) => v.clone(),
-            ConstData::Int(_) => Vec::new(),
+        let mut p = Parameters {
+            weight: reals(graph, weight).to_vec(),
+            bias: bias.map_or_else(|| vec![0.0; shape.out_channels], |b| reals(graph, b).to_vec()),
         };
-        let mut p =
-            Parameters { weight: reals(weight), bias: bias.map_or_else(|| vec![0.0; shape.out_channels], reals) };
         let shifted = self.behind_sum(graph, id, old);
         let Some(operand) = self.present(&graph.operand(id)) else { return };
         Samples { shape, operand, result: new, target: shifted.as_ref().unwrap_or(old) }.fit(correction, &mut p);

@@ -74,8 +74,8 @@ impl GateCost {
         Some(GateCost { ring: fixed.modulus, modulus: operand.modulus, window, dealt })
     }
 
-    /// Planes of bits that a comparison deals, and that it opens in one direction.
-    fn planes(&self) -> (usize, usize) {
+    /// Planes of bits that comparisons deal, and that they open in both directions together.
+    fn planes(&self) -> [usize; 2] {
         let nibbles = usize::from((self.window - 1).div_ceil(4));
         let (mut dealt, mut opened, mut inputs) = (15 * nibbles, 2 * nibbles - 1, nibbles);
         while inputs > 1 {
@@ -84,12 +84,6 @@ impl GateCost {
             opened += bits.len();
             inputs = carry_groups(inputs).len();
         }
-        (dealt, opened)
-    }
-
-    /// Bytes per sign decision, in whole planes.
-    fn per_block(&self) -> [usize; 2] {
-        let (dealt, opened) = self.planes();
         [dealt, 2 * opened]
     }
 
@@ -110,7 +104,7 @@ impl GateCost {
     pub fn choice(&self, block: Block, [h, w]: [usize; 2]) -> Bytes {
         let pixels = (h * w) as f64;
         let (blocks, gated, passed) = self.rates();
-        let [dealt, opened] = self.per_block();
+        let [dealt, opened] = self.planes();
         match block {
             Block::Zero => Bytes::default(),
             Block::Identity => {
@@ -130,7 +124,7 @@ impl GateCost {
     /// Bytes that a whole gate sends, exactly, headers of its messages included.
     pub fn total(&self, size: GateSize) -> [u64; 2] {
         let (blocks, gated, passed) = self.rates();
-        let [dealt, opened] = self.per_block();
+        let [dealt, opened] = self.planes();
         let lifts = self.modulus < self.ring && size.passed > 0;
         let signs = size.gated > 0;
         let plane = size.blocks.div_ceil(8);
