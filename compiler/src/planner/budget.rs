@@ -31,6 +31,13 @@ pub enum Budget {
     },
 }
 
+impl Budget {
+    /// Whether it limits sign decisions, which follow from the blocks alone.
+    pub fn counts_signs(&self) -> bool {
+        matches!(self, Budget::Share(_) | Budget::Drelus(_))
+    }
+}
+
 /// A budget that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(

@@ -21,7 +21,7 @@ impl Planner<'_> {
     pub(super) fn infeasible(&self, pricer: &Pricer<'_>, budget: &Budget, least: u64) -> PlannerError {
         let mut because = String::new();
         let decided = self.least(pricer, budget);
-        if least > decided && !matches!(budget, Budget::Share(_) | Budget::Drelus(_)) {
+        if least > decided && !budget.counts_signs() {
             because += &format!(", of which {} are no choice of blocks", in_words(budget, least - decided));
         }
         let pinned: Vec<(String, u64)> = self

@@ -30,9 +30,7 @@ impl Planner<'_> {
         let base = self.pins.base();
         self.progress.stage("compile", 0);
         let mut pricer = self.pricer();
-        let compiled = pricer.compile(&base, None)?;
-        let costs = pricer.learn(&compiled, &base);
-        drop(compiled);
+        let costs = pricer.learn(&pricer.compile(&base, None)?, &base);
         let first = match &self.first {
             Some(losses) => losses.clone(),
             None => {
@@ -51,18 +49,15 @@ impl Planner<'_> {
 
         let mut all: Vec<(Vec<Block>, Costs, Tried)> = Vec::new();
         let power = self.first_plan(&mut pricer, &first, budgets, costs.ring, &mut all)?;
-        let mut present = base.clone();
-        let mut graph = self.base.clone();
+        let mut losses = Losses { power, ..first.clone() };
         for step in 1..=self.settings.refine {
             // Parts of the budget in equal ratios, the last being one step short of the whole.
             let part = step as f64 / (self.settings.refine as f64 + 1.0);
-            let losses = if step == 1 { first.clone() } else { self.losses(&graph, &present)? };
-            let losses = Losses { power, ..losses };
             let partial: Vec<(Budget, u64)> =
                 budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
-            present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
-            graph = self.network(&present, self.settings.correct);
-            let losses = Losses { power, ..self.losses(&graph, &present)? };
+            let present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
+            let graph = self.network(&present, self.settings.correct);
+            losses = Losses { power, ..self.losses(&graph, &present)? };
             let (blocks, costs, solution) = match self.within(&mut pricer, &losses, &present, budgets) {
                 Ok(found) => found,
                 Err(PlannerError::Store(e)) => return Err(e.into()),
@@ -96,7 +91,7 @@ impl Planner<'_> {
     ) -> Result<f64, PlannerError> {
         let base = self.pins.base();
         let asked = self.template.passes.ring;
-        let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
+        let counts_only = budgets.iter().all(Budget::counts_signs);
         let rings = if asked.is_some() || counts_only { vec![asked] } else { vec![Some(narrow), None] };
         let several = self.settings.method == Method::Fast && self.settings.correct.is_none();
         let powers = if several { &POWERS[..] } else { &POWERS[..1] };
@@ -155,11 +150,9 @@ impl Planner<'_> {
             for (h, w) in [(side, side), (side, side + 1)] {
                 let block = Block::Patch { h, w };
                 let blocks: Vec<Block> = self.pins.0.iter().map(|p| p.unwrap_or(block)).collect();
-                let by_count = budgets.iter().all(|b| match b {
-                    Budget::Share(_) | Budget::Drelus(_) => targets.drelus_of(&blocks) <= limit(b, &targets),
-                    _ => true,
-                });
-                if !by_count {
+                // Before anything is compiled: the count alone may be too much.
+                let mut counts = budgets.iter().filter(|b| b.counts_signs());
+                if counts.any(|b| targets.drelus_of(&blocks) > limit(b, &targets)) {
                     continue;
                 }
                 let costs = pricer.costs(&pricer.compile(&blocks, self.settings.correct)?, &blocks);
@@ -210,7 +203,7 @@ impl Planner<'_> {
         present: &[Block],
         budgets: &[Budget],
     ) -> Result<(Vec<Block>, Costs, Solution), PlannerError> {
-        let counts_only = budgets.iter().all(|b| matches!(b, Budget::Share(_) | Budget::Drelus(_)));
+        let counts_only = budgets.iter().all(Budget::counts_signs);
         let mut best: Option<(Vec<Block>, Costs, Solution)> = None;
         // What the exact cost of a plan has beside its prices; signed.
         let mut beside: Vec<i128> = vec![0; budgets.len()];
@@ -302,7 +295,7 @@ impl Planner<'_> {
         let (used, most) = (costs.of(budget), limit(budget, &self.targets));
         let mut text = format!("{budget}: {} used of {}", in_words(budget, used), in_words(budget, most));
         let chosen = pricer.total(budget, blocks);
-        if !matches!(budget, Budget::Share(_) | Budget::Drelus(_)) {
+        if !budget.counts_signs() {
             let fixed = used.saturating_sub(chosen);
             text += &format!(
                 "; {} depend on the blocks, {} do not (inputs, results of linear layers, maximum pools, headers)",

@@ -2,7 +2,8 @@
 
 use super::super::summary::SweepRow;
 use super::scale::{Kind, Scale};
-use super::text::{accuracy, bytes, escape, grouped, percent, significant};
+use super::text::{accuracy, bytes, escape, percent, significant};
+use crate::report::grouped;
 
 /// Colours and strokes of curves, for SVG files and the page alike.
 pub(super) const STYLE: &str = include_str!("chart.css");

@@ -1,7 +1,8 @@
 //! The map of shapes: a row per layer, a cell per channel, coloured by its block.
 
 use super::super::summary::{LayerSummary, PlanSummary};
-use super::text::{breakable, escape, grouped};
+use super::text::{breakable, escape};
+use crate::report::grouped;
 
 /// Colours between 1x1 and the whole map.
 const STEPS: usize = 6;

@@ -2,8 +2,9 @@
 
 use super::super::summary::{PlanSummary, SweepRow};
 use super::table::is_taken;
-use super::text::{accuracy, breakable, bytes, count, escape, grouped, of, percent, seconds, significant};
+use super::text::{accuracy, breakable, bytes, count, escape, of, percent, seconds, significant};
 use super::{bars, chart, heat};
+use crate::report::grouped;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -5,7 +5,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::super::Tried;
 use super::super::price::Costs;
 use super::super::summary::{PlanSummary, SweepRow};
-use super::text::{accuracy, count, grouped, of, percent, seconds, significant};
+use super::text::{accuracy, count, of, percent, seconds, significant};
+use crate::report::grouped;
 
 /// A table whose columns from `numbers` on are numbers.
 fn plain(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>, numbers: usize) -> Table {

@@ -1,17 +1,6 @@
 //! Numbers and names as text.
 
-/// `1234567` as `1,234,567`.
-pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, d) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(d);
-    }
-    out
-}
+use crate::report::grouped;
 
 /// A number, or `-` for 0.
 pub fn count(n: u64) -> String {
