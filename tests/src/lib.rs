@@ -1,7 +1,8 @@
-//! What the whole-system tests share: small networks, random graphs, images, and a world that runs
+//! What the whole-system tests share: small networks, random graphs and knapsacks, images, and a world that runs
 //! all parties in one process.
 
 pub mod graphs;
+pub mod knapsacks;
 pub mod nets;
 pub mod random;
 pub mod world;

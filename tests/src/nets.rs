@@ -120,3 +120,29 @@ pub fn weights(compiled: &Compiled) -> Weights {
     let bytes = encode_weights(program, digest, values).expect("weights fit their program");
     Weights::decode("weights.bcc".as_ref(), bytes, program, digest).expect("what was encoded decodes")
 }
+
+/// The small networks under plans of every kind, compiled, with the images they were calibrated on; each
+/// with a name for messages.
+///
+/// # Panics
+/// If one does not compile.
+pub fn tiny_compiled() -> impl Iterator<Item = (String, Compiled, Vec<Vec<f32>>)> {
+    TINY.iter().flat_map(|name| {
+        let graph = built(name);
+        let images = random_images(&graph, 4, 7);
+        let choices = [
+            BlockChoice::Keep,
+            BlockChoice::Uniform(Block::Patch { h: 2, w: 2 }),
+            BlockChoice::Uniform(Block::Patch { h: 3, w: 100 }),
+            BlockChoice::Uniform(Block::Identity),
+            BlockChoice::Plan(mixed_plan(&graph)),
+        ];
+        choices.into_iter().map(move |choice| {
+            let what = match &choice {
+                BlockChoice::Plan(_) => format!("{name}, mixed plan"),
+                other => format!("{name}, {other:?}"),
+            };
+            (what, compiled(graph.clone(), &options(choice, images.clone())), images.clone())
+        })
+    })
+}

@@ -149,9 +149,9 @@ fn measured_plans() {
     measured_plans_of("fmnist_resnet8", 128);
 }
 
-/// Takes some ten minutes: `cargo test --release -p bcc-tests --test planning -- --ignored --nocapture`.
+/// Takes some minutes: `cargo test --release -p bcc-tests --test planning -- --ignored --nocapture`.
 #[test]
-#[ignore = "runs 350,000 partial networks"]
+#[ignore = "350,000 partial networks; fails at 5 %, where one shot is no better than uniform blocks (22.7, 19.0)"]
 fn measured_plans_of_resnet20() {
     measured_plans_of("fmnist_resnet20", 32);
 }

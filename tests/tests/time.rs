@@ -6,31 +6,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bcc_compiler::compile::Compiled;
 use bcc_compiler::passes::BlockChoice;
 use bcc_compiler::rates::default_rates;
-use bcc_ir::Block;
 use bcc_ir::program::file::save;
 use bcc_ir::program::traffic::traffic;
 use bcc_ir::program::{Phase, Program, Role};
 use bcc_ir::time::{Network, Prediction, Rate, Rates, Seconds, phase_work, predict};
-use bcc_tests::nets::{TINY, built, compiled, mixed_plan, options, random_images};
+use bcc_tests::nets::{built, compiled, options, random_images, tiny_compiled};
 use serde_json::Value;
-
-fn networks() -> impl Iterator<Item = (String, Compiled)> {
-    TINY.iter().flat_map(|name| {
-        let graph = built(name);
-        let images = random_images(&graph, 4, 7);
-        let choices = [
-            BlockChoice::Keep,
-            BlockChoice::Uniform(Block::Patch { h: 2, w: 2 }),
-            BlockChoice::Plan(mixed_plan(&graph)),
-        ];
-        choices.into_iter().enumerate().map(move |(i, choice)| {
-            (format!("{name}, choice {i}"), compiled(graph.clone(), &options(choice, images.clone())))
-        })
-    })
-}
 
 fn instant() -> Rates {
     let mut rates = default_rates();
@@ -64,7 +47,7 @@ fn bytes(program: &Program, phase: Phase) -> (u64, u64) {
 
 #[test]
 fn extremes() {
-    for (what, c) in networks() {
+    for (what, c, _) in tiny_compiled() {
         let program = &c.lowered.program;
         let rounds = traffic(program).unwrap().total.rounds;
         // With nothing but latency the time is that of the rounds.

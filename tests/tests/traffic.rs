@@ -7,9 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bcc_compiler::compile::Compiled;
-use bcc_compiler::passes::BlockChoice;
 use bcc_compiler::report::Report;
-use bcc_ir::Block;
 use bcc_ir::program::traffic::traffic;
 use bcc_ir::program::{Phase, Program, Role};
 use bcc_runtime::channel::{Control, Header, Link, accept, connect};
@@ -18,31 +16,10 @@ use bcc_runtime::session::{
 };
 use bcc_runtime::stats::Stats;
 use bcc_runtime::weights::WeightSource;
-use bcc_tests::nets::{TINY, built, compiled, mixed_plan, options, random_images};
+use bcc_tests::nets::tiny_compiled;
 use bcc_tests::world::tensor;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-fn networks() -> impl Iterator<Item = (String, Compiled, Vec<Vec<f32>>)> {
-    TINY.iter().flat_map(|name| {
-        let graph = built(name);
-        let images = random_images(&graph, 4, 7);
-        let choices = [
-            BlockChoice::Keep,
-            BlockChoice::Uniform(Block::Patch { h: 2, w: 2 }),
-            BlockChoice::Uniform(Block::Patch { h: 3, w: 100 }),
-            BlockChoice::Uniform(Block::Identity),
-            BlockChoice::Plan(mixed_plan(&graph)),
-        ];
-        choices.into_iter().map(move |choice| {
-            let what = match &choice {
-                BlockChoice::Plan(_) => format!("{name}, mixed plan"),
-                other => format!("{name}, {other:?}"),
-            };
-            (what, compiled(graph.clone(), &options(choice, images.clone())), images.clone())
-        })
-    })
-}
 
 /// Bytes by sender and rounds, by phase.
 type Numbers = [([u64; 3], u64); 3];
@@ -89,7 +66,7 @@ fn consistent(program: &Program) {
 
 #[test]
 fn the_report_equals_the_counters() {
-    for (name, net, images) in networks() {
+    for (name, net, images) in tiny_compiled() {
         let program = &net.lowered.program;
         consistent(program);
         for inferences in [1, 3] {
@@ -104,7 +81,7 @@ fn the_report_equals_the_counters() {
 
 #[test]
 fn a_kept_setup_costs_nothing() {
-    let (name, net, images) = networks().last().unwrap();
+    let (name, net, images) = tiny_compiled().last().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let party = Options { state: Some(dir.path().into()), ..Options::default() };
     let local = LocalOptions { party, transport: Transport::Tcp, ..LocalOptions::default() };
@@ -212,7 +189,7 @@ fn proxied(net: &Compiled, images: &[Vec<f32>]) -> (Stats, [[Vec<u8>; 2]; 3]) {
 
 #[test]
 fn sockets_carry_what_the_report_says() {
-    for (name, net, images) in networks().filter(|(n, ..)| n.contains("mixed") || n.contains("Keep")) {
+    for (name, net, images) in tiny_compiled().filter(|(n, ..)| n.contains("mixed") || n.contains("Keep")) {
         let program = &net.lowered.program;
         let inferences = 2;
         let (stats, carried) = proxied(&net, &images[..inferences]);

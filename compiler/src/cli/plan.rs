@@ -87,8 +87,15 @@ fn pins(search: &SearchArgs, graph: &Graph, targets: &Targets) -> Result<Pins, P
     Ok(pins)
 }
 
-fn store(search: &SearchArgs) -> Result<Option<Store>> {
-    search.resume.as_deref().map(Store::open).transpose().into_diagnostic()
+fn planner<'a>(
+    graph: &'a Graph,
+    options: &CompileOptions,
+    search: &SearchArgs,
+    settings: Settings,
+    bar: &'a Bar,
+) -> Result<Planner<'a>> {
+    let store = search.resume.as_deref().map(Store::open).transpose().into_diagnostic()?;
+    Planner::new(graph, options, settings, &|g, t| pins(search, g, t), store, bar).into_diagnostic()
 }
 
 /// A plan under budgets, and what it is in numbers.
@@ -101,9 +108,7 @@ pub(super) fn planned(
     budgets: &[Budget],
 ) -> Result<(Plan, PlanSummary)> {
     let bar = Bar::new();
-    let settings = settings(search, time, correct, graph)?;
-    let mut planner =
-        Planner::new(graph, options, settings, &|g, t| pins(search, g, t), store(search)?, &bar).into_diagnostic()?;
+    let mut planner = planner(graph, options, search, settings(search, time, correct, graph)?, &bar)?;
     let outcome = planner.plan(budgets).into_diagnostic()?;
     let summary = summarized(&mut planner, &outcome, budgets, None)?;
     bar.clear();
@@ -155,9 +160,7 @@ fn single(
 ) -> Result<()> {
     let bar = Bar::new();
     let settings = settings(&args.search, &args.time, correct, graph)?;
-    let resume = store(&args.search)?;
-    let mut planner =
-        Planner::new(graph, options, settings, &|g, t| pins(&args.search, g, t), resume, &bar).into_diagnostic()?;
+    let mut planner = planner(graph, options, &args.search, settings, &bar)?;
     let outcome = planner.plan(budgets).into_diagnostic()?;
     let accuracy = labelled.map(|data| accuracy(&planner, &outcome, correct, data));
     let summary = summarized(&mut planner, &outcome, budgets, accuracy)?;
@@ -194,18 +197,18 @@ fn swept(
     let bar = Bar::new();
     let mut rows = Vec::new();
     let mut last = None;
+    let mut at_hand: Option<(Option<Correction>, Planner<'_>)> = None;
     for variant in &args.variants {
-        let mut settings = settings(&args.search, &args.time, correct, graph)?;
-        if variant != "correct" {
-            settings.correct = None;
-        }
-        if matches!(variant.as_str(), "plan" | "uniform") {
-            settings.refine = 0;
-        }
-        let used = settings.correct;
-        let resume = store(&args.search)?;
-        let mut planner =
-            Planner::new(graph, options, settings, &|g, t| pins(&args.search, g, t), resume, &bar).into_diagnostic()?;
+        let used = if variant == "correct" { correct } else { None };
+        // Variants with the same correction share the losses that their first plans come from.
+        let mut planner = match at_hand.take() {
+            Some((same, planner)) if same == used => planner,
+            _ => {
+                let settings = settings(&args.search, &args.time, used, graph)?;
+                planner(graph, options, &args.search, settings, &bar)?
+            }
+        };
+        planner.set_refine(if matches!(variant.as_str(), "plan" | "uniform") { 0 } else { args.search.refine });
         for (budget, text) in sweep.iter().zip(&args.sweep) {
             let uniform = variant == "uniform";
             let outcome = if uniform { planner.uniform(&[*budget]) } else { planner.plan(&[*budget]) };
@@ -219,8 +222,11 @@ fn swept(
                 measured: outcome.best.measured,
                 accuracy,
             });
-            last = Some(summarized(&mut planner, &outcome, &[*budget], None)?);
+            if args.html.is_some() {
+                last = Some(summarized(&mut planner, &outcome, &[*budget], None)?);
+            }
         }
+        at_hand = Some((used, planner));
     }
     bar.clear();
     if let Some(path) = &args.csv {

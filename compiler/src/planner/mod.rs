@@ -320,6 +320,11 @@ impl<'a> Planner<'a> {
         &self.targets
     }
 
+    /// Lets further plans be refined so often.
+    pub fn set_refine(&mut self, steps: usize) {
+        self.settings.refine = steps;
+    }
+
     /// The canonical network with every ReLU.
     pub fn original(&self) -> Graph {
         let mut graph = self.base.clone();

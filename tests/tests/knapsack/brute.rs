@@ -1,6 +1,8 @@
 //! Every choice of small knapsacks, tried.
 
-use crate::instances::{Rng, small};
+use bcc_tests::knapsacks::small;
+use bcc_tests::random::Numbers;
+
 use crate::solver::{Knapsack, Solution, SolveError, optimal, solve, undominated};
 
 /// Calls `f` with every choice.
@@ -38,12 +40,12 @@ pub fn check(k: &Knapsack, s: &Solution) {
 
 #[test]
 fn solvers_agree_with_all_choices() {
-    let mut rng = Rng(1);
+    let mut rng = Numbers::new(1);
     for round in 0..4000 {
-        let classes = 1 + rng.below(6);
+        let classes = 1 + rng.below_u64(6);
         let k = small(&mut rng, classes);
         let most: u64 = (0..k.classes()).map(|i| k.options(i).map(|o| o.1).max().unwrap_or(0)).sum();
-        let budget = rng.below(most + 2);
+        let budget = rng.below_u64(most + 2);
         let mut best = f64::INFINITY;
         let mut least = u64::MAX;
         choices(&k, |chosen| {
@@ -74,7 +76,7 @@ fn solvers_agree_with_all_choices() {
 
 #[test]
 fn the_filter_keeps_what_no_other_beats() {
-    let mut rng = Rng(2);
+    let mut rng = Numbers::new(2);
     for _ in 0..2000 {
         let k = small(&mut rng, 1);
         let options: Vec<_> = k.options(0).collect();

@@ -1,7 +1,9 @@
 //! Knapsacks of the size of networks.
 
+use bcc_tests::knapsacks::network;
+use bcc_tests::random::Numbers;
+
 use crate::brute::check;
-use crate::instances::{Rng, network};
 use crate::solver::{Knapsack, optimal, solve};
 
 /// The dynamic programme over the budget: the least loss at every cost, class by class, with
@@ -35,14 +37,14 @@ fn dynamic(k: &Knapsack, budget: usize) -> (f64, Vec<usize>) {
 #[test]
 fn optimal_agrees_with_dynamic_programming() {
     for seed in 0..12 {
-        let mut rng = Rng(100 + seed);
+        let mut rng = Numbers::new(100 + seed);
         let mut k = Knapsack::new();
         for _ in 0..200 {
             let scale = rng.normal().exp();
             // Half of the instances with losses that nearly follow the costs: the hard ones.
             let noise = if seed % 2 == 0 { 1.0 } else { 0.01 };
             k.push((0..12).map(|_| {
-                let cost = rng.below(60);
+                let cost = rng.below_u64(60);
                 (scale * (60 - cost) as f64 * (1.0 + noise * rng.unit()), cost)
             }));
         }
@@ -58,7 +60,7 @@ fn optimal_agrees_with_dynamic_programming() {
 
 #[test]
 fn a_network_of_26000_channels_solves_closely() {
-    let k = network(&mut Rng(7), 26_000, 100);
+    let k = network(&mut Numbers::new(7), 26_000, 100);
     let all: u64 = (0..k.classes()).filter_map(|i| k.options(i).next()).map(|o| o.1).sum();
     for share in [3, 10, 50] {
         let budget = k.least_cost() + (all - k.least_cost()) / share;
@@ -72,7 +74,7 @@ fn a_network_of_26000_channels_solves_closely() {
 
 #[test]
 fn optimal_is_deterministic() {
-    let k = network(&mut Rng(8), 2_000, 40);
+    let k = network(&mut Numbers::new(8), 2_000, 40);
     let budget = k.least_cost() * 3;
     let once = optimal(&k, budget, &mut |_| ()).expect("feasible");
     assert_eq!(once.gap(), 0.0);

@@ -3,6 +3,5 @@
 use bcc_compiler::planner::solve as solver;
 
 mod brute;
-mod instances;
 mod large;
 mod side;

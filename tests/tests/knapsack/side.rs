@@ -1,7 +1,9 @@
 //! Side constraints.
 
+use bcc_tests::knapsacks::{capped, gated, network, small};
+use bcc_tests::random::Numbers;
+
 use crate::brute::{choices, scale, value};
-use crate::instances::{Rng, capped, gated, network, small};
 use crate::solver::{Constraint, Knapsack, OpenGroup, SideError, Solution, optimal, solve_with};
 
 /// What a choice counts of a constraint, and its limit.
@@ -25,37 +27,37 @@ fn counts(k: &Knapsack, constraint: &Constraint, chosen: &[usize]) -> (u64, u64)
 }
 
 /// Random constraints: sums over all or some of the classes, and groups.
-fn constraints(rng: &mut Rng, k: &Knapsack) -> Vec<Constraint> {
+fn constraints(rng: &mut Numbers, k: &Knapsack) -> Vec<Constraint> {
     let n = k.classes();
     let mut all = Vec::new();
-    for r in 0..rng.below(3) {
-        let start = rng.below(n as u64) as usize;
-        let classes = if r == 0 { 0..n } else { start..start + 1 + rng.below((n - start) as u64) as usize };
+    for r in 0..rng.below_u64(3) {
+        let start = rng.below_u64(n as u64) as usize;
+        let classes = if r == 0 { 0..n } else { start..start + 1 + rng.below_u64((n - start) as u64) as usize };
         let options: usize = classes.clone().map(|i| k.options(i).len()).sum();
-        let costs: Vec<u64> = (0..options).map(|_| rng.below(20)).collect();
-        let limit = rng.below(14 * classes.len() as u64 + 1);
+        let costs: Vec<u64> = (0..options).map(|_| rng.below_u64(20)).collect();
+        let limit = rng.below_u64(14 * classes.len() as u64 + 1);
         all.push(Constraint::Sum { name: format!("sum {r}"), limit, classes, costs });
     }
-    if rng.below(2) == 0 {
-        let split = rng.below(n as u64 + 1) as usize;
-        let groups = [0..split, split..n].map(|classes| OpenGroup { classes, cost: rng.below(4) });
+    if rng.below_u64(2) == 0 {
+        let split = rng.below_u64(n as u64 + 1) as usize;
+        let groups = [0..split, split..n].map(|classes| OpenGroup { classes, cost: rng.below_u64(4) });
         let options: usize = (0..n).map(|i| k.options(i).len()).sum();
-        let opens = (0..options).map(|_| rng.below(2) == 0).collect();
-        all.push(Constraint::Open { name: "open".into(), limit: rng.below(6), groups: groups.into(), opens });
+        let opens = (0..options).map(|_| rng.below_u64(2) == 0).collect();
+        all.push(Constraint::Open { name: "open".into(), limit: rng.below_u64(6), groups: groups.into(), opens });
     }
     all
 }
 
 #[test]
 fn solve_with_agrees_with_all_choices() {
-    let mut rng = Rng(3);
+    let mut rng = Numbers::new(3);
     let (mut met, mut unmet) = (0, 0);
     for round in 0..1500 {
-        let classes = 1 + rng.below(5);
+        let classes = 1 + rng.below_u64(5);
         let k = small(&mut rng, classes);
         let constraints = constraints(&mut rng, &k);
         let most: u64 = (0..k.classes()).map(|i| k.options(i).map(|o| o.1).max().unwrap_or(0)).sum();
-        let budget = (rng.below(2) == 0).then(|| rng.below(most + 1));
+        let budget = (rng.below_u64(2) == 0).then(|| rng.below_u64(most + 1));
         let mut best = f64::INFINITY;
         choices(&k, |chosen| {
             let (loss, cost) = value(&k, chosen);
@@ -123,7 +125,7 @@ fn check(k: &Knapsack, budget: u64, all: &[Constraint], s: &Solution) {
 #[test]
 fn two_budgets_and_caps_solve_closely() {
     for (caps, gap) in [(0, 1e-6), (20, 1e-6)] {
-        let (k, budget, all) = capped(&mut Rng(11), 3000, 30, caps);
+        let (k, budget, all) = capped(&mut Numbers::new(11), 3000, 30, caps);
         let s = solve_with(&k, Some(budget), &all, &mut |_| ()).expect("feasible");
         check(&k, budget, &all, &s);
         assert!(s.gap() <= gap, "{caps}: {}", s.gap());
@@ -133,7 +135,7 @@ fn two_budgets_and_caps_solve_closely() {
 
 #[test]
 fn a_limit_on_open_layers_solves_closely() {
-    let (k, budget, all) = gated(&mut Rng(12), 1000, 20, 20);
+    let (k, budget, all) = gated(&mut Numbers::new(12), 1000, 20, 20);
     let s = solve_with(&k, Some(budget), &all, &mut |_| ()).expect("feasible");
     check(&k, budget, &all, &s);
     assert!(s.gap() <= 1e-5, "{}", s.gap());
@@ -141,7 +143,7 @@ fn a_limit_on_open_layers_solves_closely() {
 
 #[test]
 fn a_budget_alone_is_the_plain_problem() {
-    let k = network(&mut Rng(13), 1000, 30);
+    let k = network(&mut Numbers::new(13), 1000, 30);
     let budget = k.least_cost() * 5;
     let plain = optimal(&k, budget, &mut |_| ()).expect("feasible");
     let s = solve_with(&k, Some(budget), &[], &mut |_| ()).expect("feasible");

@@ -1,45 +1,21 @@
 //! Random knapsacks.
 
-use crate::solver::{Constraint, Knapsack, OpenGroup, solve};
+use bcc_compiler::planner::solve::{Constraint, Knapsack, OpenGroup, solve};
 
-/// SplitMix64.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// In (0, 1).
-    pub fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
-    }
-
-    pub fn normal(&mut self) -> f64 {
-        (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
-    }
-}
+use crate::random::Numbers;
 
 /// Small, and of every kind: ties, zero costs, negative losses, single options, equal losses.
-pub fn small(rng: &mut Rng, classes: u64) -> Knapsack {
+pub fn small(rng: &mut Numbers, classes: u64) -> Knapsack {
     let mut k = Knapsack::new();
-    let kind = rng.below(6);
-    let scale = [1.0, 1e-12, 1e6][rng.below(3) as usize];
-    let costs = [3, 10, 1000][rng.below(3) as usize];
+    let kind = rng.below_u64(6);
+    let scale = [1.0, 1e-12, 1e6][rng.below_u64(3) as usize];
+    let costs = [3, 10, 1000][rng.below_u64(3) as usize];
     for _ in 0..classes {
-        let options = 1 + rng.below(6);
+        let options = 1 + rng.below_u64(6);
         k.push((0..options).map(|_| {
-            let cost = rng.below(costs);
+            let cost = rng.below_u64(costs);
             let loss = match kind {
-                0 => rng.below(4) as f64 - 1.0,
+                0 => rng.below_u64(4) as f64 - 1.0,
                 1 => 2.0,
                 2 => rng.unit() - 0.5,
                 3 => -rng.unit(),
@@ -56,7 +32,7 @@ pub fn small(rng: &mut Rng, classes: u64) -> Knapsack {
 const LAYERS: [(u64, usize); 5] = [(112, 64), (56, 320), (28, 640), (14, 1280), (7, 2560)];
 
 /// As a network's: the costs of all blocks of a map, losses log-normal and falling with the cost.
-pub fn network(rng: &mut Rng, classes: usize, options: usize) -> Knapsack {
+pub fn network(rng: &mut Numbers, classes: usize, options: usize) -> Knapsack {
     let mut k = Knapsack::new();
     for i in 0..classes {
         // Few channels on large maps, many on small ones, as in networks.
@@ -75,7 +51,7 @@ pub fn network(rng: &mut Rng, classes: usize, options: usize) -> Knapsack {
         let power = 0.5 + 2.0 * rng.unit();
         let mut blocks = vec![(1, 1), (side, side)];
         while blocks.len() < options {
-            blocks.push((1 + rng.below(side.min(16)), 1 + rng.below(side.min(16))));
+            blocks.push((1 + rng.below_u64(side.min(16)), 1 + rng.below_u64(side.min(16))));
         }
         k.push(blocks.into_iter().map(|(h, w)| {
             let cost = side.div_ceil(h) * side.div_ceil(w);
@@ -87,15 +63,18 @@ pub fn network(rng: &mut Rng, classes: usize, options: usize) -> Knapsack {
 }
 
 /// Bytes by option: not quite proportional to the costs.
-fn bytes(rng: &mut Rng, k: &Knapsack) -> Vec<u64> {
+fn bytes(rng: &mut Numbers, k: &Knapsack) -> Vec<u64> {
     (0..k.classes())
         .flat_map(|i| k.options(i).map(|o| 40 * o.1 + 90).collect::<Vec<_>>())
-        .map(|b| b + rng.below(b))
+        .map(|b| b + rng.below_u64(b))
         .collect()
 }
 
 /// A network with two budgets, and caps on parts of it at 0.7 to 1.1 of what they would use.
-pub fn capped(rng: &mut Rng, classes: usize, options: usize, caps: usize) -> (Knapsack, u64, Vec<Constraint>) {
+///
+/// # Panics
+/// If the solver finds its own budget infeasible, which is a defect.
+pub fn capped(rng: &mut Numbers, classes: usize, options: usize, caps: usize) -> (Knapsack, u64, Vec<Constraint>) {
     let k = network(rng, classes, options);
     let all: u64 = (0..classes).filter_map(|i| k.options(i).next()).map(|o| o.1).sum();
     let budget = k.least_cost() + (all - k.least_cost()) / 10;
@@ -111,17 +90,20 @@ pub fn capped(rng: &mut Rng, classes: usize, options: usize, caps: usize) -> (Kn
         let costs: Vec<u64> = classes.clone().flat_map(|i| k.options(i).map(|o| o.1).collect::<Vec<_>>()).collect();
         let used: u64 = classes.clone().filter_map(|i| k.options(i).nth(free.chosen[i])).map(|o| o.1).sum();
         let least: u64 = classes.clone().filter_map(|i| k.options(i).map(|o| o.1).min()).sum();
-        let limit = least.max(used * (70 + rng.below(41)) / 100);
+        let limit = least.max(used * (70 + rng.below_u64(41)) / 100);
         all.push(Constraint::Sum { name: format!("layer {l}"), limit, classes, costs });
     }
     (k, budget, all)
 }
 
 /// As [`capped`], with a limit on layers that use other options than the cheapest third.
-pub fn gated(rng: &mut Rng, classes: usize, options: usize, layers: usize) -> (Knapsack, u64, Vec<Constraint>) {
+///
+/// # Panics
+/// As [`capped`].
+pub fn gated(rng: &mut Numbers, classes: usize, options: usize, layers: usize) -> (Knapsack, u64, Vec<Constraint>) {
     let (k, budget, mut all) = capped(rng, classes, options, 0);
     let groups = (0..layers)
-        .map(|l| OpenGroup { classes: l * classes / layers..(l + 1) * classes / layers, cost: 1 + rng.below(3) })
+        .map(|l| OpenGroup { classes: l * classes / layers..(l + 1) * classes / layers, cost: 1 + rng.below_u64(3) })
         .collect();
     let opens = (0..classes).flat_map(|i| (0..k.options(i).len()).map(|j| j % 3 == 0)).collect();
     all.push(Constraint::Open { name: "rounds".into(), limit: layers as u64, groups, opens });
