@@ -55,10 +55,12 @@ pub enum Control {
     Goodbye,
     /// The sender stops, with its reason.
     Abort,
+    /// To the third party: the sender has waited long for the party of that index.
+    Waiting,
 }
 
 impl Control {
-    const ALL: [Control; 7] = [
+    const ALL: [Control; 8] = [
         Control::Hello,
         Control::Confirm,
         Control::Material,
@@ -66,6 +68,7 @@ impl Control {
         Control::Done,
         Control::Goodbye,
         Control::Abort,
+        Control::Waiting,
     ];
 
     /// The control frame of that index.
@@ -84,6 +87,7 @@ impl fmt::Display for Control {
             Control::Done => "the end of an inference",
             Control::Goodbye => "its goodbye",
             Control::Abort => "its reason to stop",
+            Control::Waiting => "word of whom it waits for",
         })
     }
 }

@@ -5,7 +5,7 @@ mod memory;
 mod tcp;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bcc_ir::program::{Message, Phase, Role};
 use thiserror::Error;
@@ -368,17 +368,50 @@ impl Channels {
         Ok(payload)
     }
 
+    /// The header of the peer's next frame that is no [`Control::Waiting`]. After half of the longest wait
+    /// the third party hears whom this party waits for, so that it can name the one that hangs.
     fn header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
-        let timeout = self.timeout;
-        let bytes = self.link(peer, waiting)?.header(timeout);
-        let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
-        if header.index == Control::Abort as u32 {
-            let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
-            let payload = self.payload(peer, len, waiting)?;
-            let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
-            return Err(ChannelError::Aborted { peer, reason });
+        let (deadline, patience) = (Instant::now() + self.timeout, self.timeout / 2);
+        if self.link(peer, waiting)?.peek(patience).is_ok_and(|h| h.is_none()) {
+            let notice = frame::control(Control::Waiting, &[peer.index() as u8]);
+            for third in Role::ALL.into_iter().filter(|r| *r != peer) {
+                // A peer that has gone is not the one waited for.
+                let _ = self.links[third.index()].as_mut().map(|link| link.send(notice.clone()));
+            }
         }
-        Ok(header)
+        let mut behind = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let bytes = match (self.link(peer, waiting)?.header(left), behind) {
+                (Err(LinkError::Timeout), Some(other)) => {
+                    let waiting = format!("{waiting}; the {peer} itself waits for the {other}");
+                    return Err(self.fault(peer, waiting, LinkError::Timeout));
+                }
+                (bytes, _) => bytes.map_err(|e| self.fault(peer, waiting.into(), e))?,
+            };
+            let header = Header::parse(bytes);
+            if header.index == Control::Waiting as u32 {
+                behind = self.notice(peer, header)?;
+                continue;
+            }
+            if header.index == Control::Abort as u32 {
+                let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
+                let payload = self.payload(peer, len, waiting)?;
+                let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
+                return Err(ChannelError::Aborted { peer, reason });
+            }
+            return Ok(header);
+        }
+    }
+
+    /// Whom the sender of a [`Control::Waiting`] waits for.
+    fn notice(&mut self, peer: Role, header: Header) -> Result<Option<Role>, ChannelError> {
+        let waiting = Control::Waiting.to_string();
+        if header.len != 1 {
+            return Err(ChannelError::Length { peer, me: self.me, waiting, got: header.len, want: 1 });
+        }
+        let payload = self.payload(peer, 1, &waiting)?;
+        Ok(Role::ALL.into_iter().find(|r| payload.bytes() == [r.index() as u8]))
     }
 
     fn payload(&mut self, peer: Role, len: usize, waiting: &str) -> Result<Payload, ChannelError> {
@@ -411,8 +444,15 @@ impl Channels {
     /// received.
     pub fn next_index(&mut self, peer: Role, wait: Duration) -> Result<Option<u32>, ChannelError> {
         let waiting = "waiting for its next word";
-        let header = self.link(peer, waiting)?.peek(wait);
-        Ok(header.map_err(|e| self.fault(peer, waiting.into(), e))?.map(|h| Header::parse(h).index))
+        let header = self.link(peer, waiting)?.peek(wait).map_err(|e| self.fault(peer, waiting.into(), e))?;
+        let index = header.map(|h| Header::parse(h).index);
+        if index != Some(Control::Waiting as u32) {
+            return Ok(index);
+        }
+        let timeout = self.timeout;
+        let bytes = self.link(peer, waiting)?.header(timeout);
+        let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
+        self.notice(peer, header).map(|_| None)
     }
 
     /// Tells all peers why this party stops, as far as they still listen, and closes the links.
