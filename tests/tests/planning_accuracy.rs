@@ -41,7 +41,7 @@ fn top_1_of_resnet20() {
     let mut planner = Planner::new(&graph, &template, settings, &|_, t| Ok(Pins::none(t)), None, &Unseen).unwrap();
     for (share, least) in [(0.03, 0.60), (0.06, 0.78), (0.12, 0.87), (0.20, 0.90)] {
         let o = planner.plan(&[Budget::Share(share)]).unwrap();
-        let network = planner.network(&o.blocks, Some(Correction::Weights));
+        let network = o.network.clone();
         let accuracy = test.accuracy(&Executor::new(&network));
         println!("{share}: top-1 {accuracy:.4}");
         assert!(accuracy >= least, "{share}: {accuracy}");

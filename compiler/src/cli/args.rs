@@ -69,6 +69,7 @@ impl ModelArgs {
         let passes = PassOptions {
             blocks: BlockChoice::Keep,
             correct: None,
+            corrected: None,
             calibration,
             margin: self.margin,
             input_bound: self.input_bound,

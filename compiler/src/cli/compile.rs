@@ -72,9 +72,9 @@ fn choose(args: &CompileArgs, graph: &Graph, options: &mut CompileOptions) -> Re
     let keep = budgets.iter().all(|b| *b == Budget::Share(1.0)) && args.search.is_plain();
     if !budgets.is_empty() && !keep {
         let correct = asked.unwrap_or(Some(bcc_compiler::passes::correct::Correction::Weights));
-        let (plan, summary) = planned(graph, options, &args.search, &args.time, correct, &budgets)?;
-        options.passes.blocks = BlockChoice::Plan(plan);
-        options.passes.correct = correct;
+        let (outcome, summary) = planned(graph, options, &args.search, &args.time, correct, &budgets)?;
+        options.passes.blocks = BlockChoice::Plan(outcome.plan);
+        (options.passes.correct, options.passes.corrected) = (correct, Some(outcome.network));
         return Ok(Some(summary));
     }
     options.passes.correct = asked.unwrap_or(None);

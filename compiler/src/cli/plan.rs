@@ -106,13 +106,13 @@ pub(super) fn planned(
     time: &TimeArgs,
     correct: Option<Correction>,
     budgets: &[Budget],
-) -> Result<(Plan, PlanSummary)> {
+) -> Result<(Outcome, PlanSummary)> {
     let bar = Bar::new();
     let mut planner = planner(graph, options, search, settings(search, time, correct, graph)?, &bar)?;
     let outcome = planner.plan(budgets).into_diagnostic()?;
     let summary = summarized(&mut planner, &outcome, budgets, None)?;
     bar.clear();
-    Ok((outcome.plan, summary))
+    Ok((outcome, summary))
 }
 
 fn summarized(
@@ -162,7 +162,7 @@ fn single(
     let settings = settings(&args.search, &args.time, correct, graph)?;
     let mut planner = planner(graph, options, &args.search, settings, &bar)?;
     let outcome = planner.plan(budgets).into_diagnostic()?;
-    let accuracy = labelled.map(|data| accuracy(&planner, &outcome, correct, data));
+    let accuracy = labelled.map(|data| accuracy(&planner, &outcome, data));
     let summary = summarized(&mut planner, &outcome, budgets, accuracy)?;
     bar.clear();
     write(&args.output, &outcome.plan.to_ron().into_diagnostic()?)?;
@@ -176,12 +176,11 @@ fn single(
 }
 
 /// Accuracy of a plan's network and of the original one.
-fn accuracy(planner: &Planner<'_>, outcome: &Outcome, correct: Option<Correction>, data: &Labelled) -> Accuracy {
-    let plan = planner.network(&outcome.blocks, correct);
+fn accuracy(planner: &Planner<'_>, outcome: &Outcome, data: &Labelled) -> Accuracy {
     let original = planner.original();
     Accuracy {
         images: data.images.len(),
-        plan: data.accuracy(&Executor::new(&plan)),
+        plan: data.accuracy(&Executor::new(&outcome.network)),
         original: data.accuracy(&Executor::new(&original)),
     }
 }
@@ -213,7 +212,7 @@ fn swept(
             let uniform = variant == "uniform";
             let outcome = if uniform { planner.uniform(&[*budget]) } else { planner.plan(&[*budget]) };
             let outcome = outcome.into_diagnostic().wrap_err_with(|| format!("{variant} at {text}"))?;
-            let accuracy = labelled.map(|data| data.accuracy(&Executor::new(&planner.network(&outcome.blocks, used))));
+            let accuracy = labelled.map(|data| data.accuracy(&Executor::new(&outcome.network)));
             rows.push(SweepRow {
                 budget: text.trim().to_string(),
                 variant: variant.clone(),

@@ -9,6 +9,8 @@ pub mod prune;
 pub mod quantize;
 pub mod range;
 
+use std::sync::Arc;
+
 use bcc_ir::Block;
 use bcc_ir::graph::{Graph, Stage, Violations, verify};
 use thiserror::Error;
@@ -34,6 +36,8 @@ pub struct PassOptions {
     pub blocks: BlockChoice,
     /// What of the layers behind blocks is fitted to calibration images, if anything.
     pub correct: Option<Correction>,
+    /// The network behind the pass `correct`, where the planner has it already for these blocks.
+    pub corrected: Option<Arc<Graph>>,
     /// Calibration images, each as the network's input, row-major; may be empty.
     pub calibration: Vec<Vec<f32>>,
     /// Factor between the largest magnitude seen in calibration and an observed bound.
@@ -53,6 +57,7 @@ impl Default for PassOptions {
         PassOptions {
             blocks: BlockChoice::Keep,
             correct: None,
+            corrected: None,
             calibration: Vec::new(),
             margin: 2.0,
             input_bound: None,

@@ -22,6 +22,8 @@ pub mod store;
 pub mod summary;
 pub mod target;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bcc_ir::Block;
 use bcc_ir::graph::{Graph, Stage, verify};
 use bcc_ir::time::{Network, Rates};
@@ -190,6 +192,8 @@ pub struct Outcome {
     pub costs: Costs,
     /// The program it compiles to, layer by layer.
     pub report: Report,
+    /// The network with the plan, corrected if asked for.
+    pub network: Arc<Graph>,
     /// The plan that was taken.
     pub best: Tried,
     /// Standard error of the prediction, relative to it.
@@ -220,6 +224,16 @@ pub struct Planner<'a> {
     first: Option<Losses>,
     /// Costs with every ReLU kept.
     kept: Option<Costs>,
+    /// The network that was realized last: it is measured, compiled and linearised around, in any order.
+    latest: Mutex<Option<(Vec<Block>, Realized)>>,
+}
+
+/// The network of a plan.
+#[derive(Clone)]
+struct Realized {
+    graph: Arc<Graph>,
+    /// Mean squared difference of an output element from the original network's.
+    error: f64,
 }
 
 /// Losses of all choices around one network.
@@ -312,6 +326,7 @@ impl<'a> Planner<'a> {
             key,
             first: None,
             kept: None,
+            latest: Mutex::new(None),
         })
     }
 
@@ -363,28 +378,56 @@ impl<'a> Planner<'a> {
         &self.template.passes.calibration
     }
 
-    /// The network with blocks, corrected if asked for.
-    pub fn network(&self, blocks: &[Block], correction: Option<Correction>) -> Graph {
+    /// The network with blocks, not corrected.
+    fn uncorrected(&self, blocks: &[Block]) -> Graph {
         let mut graph = self.base.clone();
         self.targets.apply(&mut graph, blocks);
-        let plain = blocks.iter().all(|b| *b == Block::RELU);
-        if let Some(c) = correction.filter(|_| !plain) {
-            self.progress.stage(&format!("correct {c}"), 0);
-            correct(&mut graph, self.images(), c);
-        }
         graph
+    }
+
+    /// The network with blocks, corrected if asked for, and measured.
+    fn realized(&self, blocks: &[Block]) -> Realized {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((same, found)) = &*latest
+            && same == blocks
+        {
+            return found.clone();
+        }
+        let mut graph = self.uncorrected(blocks);
+        let error = match self.correction(blocks) {
+            Some(c) => {
+                self.progress.stage(&format!("correct {c}"), 0);
+                self.error(correct(&mut graph, self.images(), c).par_iter())
+            }
+            None => self.measure(&graph),
+        };
+        let found = Realized { graph: Arc::new(graph), error };
+        *latest = Some((blocks.to_vec(), found.clone()));
+        found
+    }
+
+    /// The correction of a network with these blocks: without any there is nothing to correct.
+    fn correction(&self, blocks: &[Block]) -> Option<Correction> {
+        self.settings.correct.filter(|_| blocks.iter().any(|b| *b != Block::RELU))
     }
 
     /// Mean squared difference of an output element from the original network's, over the images.
     pub fn measure(&self, graph: &Graph) -> f64 {
         self.progress.stage("measure", self.images().len() as u64);
         let executor = Executor::new(graph);
-        let one = |(x, r): (&Vec<f32>, &Vec<f32>)| -> f64 {
-            let sum = executor.run(x).iter().zip(r).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        self.error(self.images().par_iter().map(|x| {
+            let y = executor.run(x);
             self.progress.done(1);
-            sum
+            y
+        }))
+    }
+
+    /// Mean squared difference of an output element, from the outputs of all images.
+    fn error<V: AsRef<[f32]>>(&self, outputs: impl IndexedParallelIterator<Item = V>) -> f64 {
+        let one = |(y, r): (V, &Vec<f32>)| -> f64 {
+            y.as_ref().iter().zip(r).map(|(a, b)| f64::from(a - b).powi(2)).sum()
         };
-        let each: Vec<f64> = self.images().par_iter().zip(&self.references).map(one).collect();
+        let each: Vec<f64> = outputs.zip(&self.references).map(one).collect();
         let elements: usize = self.references.iter().map(Vec::len).sum();
         each.iter().sum::<f64>() / elements as f64
     }

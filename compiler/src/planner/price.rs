@@ -7,6 +7,8 @@
 //! between the sum of prices and the exact cost of that plan is taken off the budget, and the
 //! plan is compiled again until it fits.
 
+use std::sync::Arc;
+
 use bcc_ir::Block;
 use bcc_ir::graph::{Graph, NodeId, Op};
 use bcc_ir::program::Phase;
@@ -157,14 +159,18 @@ impl<'a> Pricer<'a> {
         self.template.passes.ring.is_some() && self.spare < 20.0
     }
 
-    /// Compiles a plan.
+    /// Compiles a plan: its network as it has been corrected, or uncorrected.
     ///
     /// # Errors
     /// The network does not compile with it.
-    pub fn compile(&self, blocks: &[Block], correct: Option<Correction>) -> Result<Compiled, CompileError> {
+    pub fn compile(
+        &self,
+        blocks: &[Block],
+        corrected: Option<(Correction, Arc<Graph>)>,
+    ) -> Result<Compiled, CompileError> {
         let mut options = self.template.clone();
         options.passes.blocks = BlockChoice::Plan(self.plan(blocks));
-        options.passes.correct = correct;
+        (options.passes.correct, options.passes.corrected) = corrected.unzip();
         compile_graph(self.imported.clone(), &options, &mut Quiet)
     }
 

@@ -1,12 +1,15 @@
 //! The way to a plan: from losses and prices to blocks, step by step, with everything measured.
 
+use std::sync::Arc;
+
 use bcc_ir::Block;
+use bcc_ir::graph::Graph;
 
 use super::budget::Budget;
 use super::price::{Costs, Pricer, in_words, limit};
 use super::solve::Solution;
 use super::target::Layer;
-use super::{Losses, Method, Outcome, Planner, PlannerError, Tried};
+use super::{Losses, Method, Outcome, Planner, PlannerError, Realized, Tried};
 use crate::compile::CompileError;
 use crate::passes::PassError;
 use crate::plan::Plan;
@@ -20,6 +23,22 @@ const POWERS: [f64; 2] = [1.0, 1.5];
 /// How often a plan is compiled anew until its exact cost meets the budget.
 const COMPILATIONS: usize = 8;
 
+/// A plan that was measured.
+struct Candidate {
+    blocks: Vec<Block>,
+    network: Arc<Graph>,
+    tried: Tried,
+}
+
+/// Blocks within budgets.
+struct Within {
+    blocks: Vec<Block>,
+    /// Where they had to be compiled to be known.
+    costs: Option<Costs>,
+    /// The solver's answer that they come from.
+    solution: Solution,
+}
+
 impl Planner<'_> {
     /// The best plan within all budgets.
     ///
@@ -31,6 +50,9 @@ impl Planner<'_> {
         self.progress.stage("compile", 0);
         let mut pricer = self.pricer();
         let costs = pricer.learn(&pricer.compile(&base, None)?, &base);
+        if base.iter().all(|b| *b == Block::RELU) {
+            self.kept = Some(costs.clone());
+        }
         let first = match &self.first {
             Some(losses) => losses.clone(),
             None => {
@@ -44,10 +66,12 @@ impl Planner<'_> {
         {
             // Nothing has to go.
             let tried = Tried { how: "every ReLU".into(), predicted: 0.0, measured: 0.0, uncorrected: 0.0, gap: 0.0 };
-            return self.outcome(&mut pricer, &base, tried, Vec::new(), &first, budgets);
+            let network = self.realized(&base).graph;
+            let best = Candidate { blocks: base, network, tried };
+            return self.outcome(&mut pricer, best, Vec::new(), &first, budgets);
         }
 
-        let mut all: Vec<(Vec<Block>, Costs, Tried)> = Vec::new();
+        let mut all: Vec<Candidate> = Vec::new();
         let power = self.first_plan(&mut pricer, &first, budgets, costs.ring, &mut all)?;
         let mut losses = Losses { power, ..first.clone() };
         for step in 1..=self.settings.refine {
@@ -56,24 +80,24 @@ impl Planner<'_> {
             let partial: Vec<(Budget, u64)> =
                 budgets.iter().map(|b| (*b, self.interim(&pricer, b, &base, part))).collect();
             let present = self.blocks(&self.choose(&pricer, &losses, &partial)?);
-            let graph = self.network(&present, self.settings.correct);
+            let graph = self.realized(&present).graph;
             losses = Losses { power, ..self.losses(&graph, &present)? };
-            let (blocks, costs, solution) = match self.within(&mut pricer, &losses, &present, budgets) {
+            let Within { blocks, solution, .. } = match self.within(&mut pricer, &losses, &present, budgets) {
                 Ok(found) => found,
                 Err(PlannerError::Store(e)) => return Err(e.into()),
                 // There are plans already; one that would not fit is no loss.
                 Err(_) => continue,
             };
-            if !all.iter().any(|(b, ..)| *b == blocks) {
-                let tried =
-                    self.tried(&format!("refined {step}"), &blocks, self.predicted(&losses, &blocks), &solution);
-                all.push((blocks, costs, tried));
+            if !all.iter().any(|c| c.blocks == blocks) {
+                let predicted = self.predicted(&losses, &blocks);
+                all.push(self.candidate(format!("refined {step}"), blocks, predicted, &solution));
             }
         }
-        let tried: Vec<Tried> = all.iter().map(|(_, _, t)| t.clone()).collect();
-        let best = (0..all.len()).min_by(|a, b| all[*a].2.measured.total_cmp(&all[*b].2.measured)).unwrap_or(0);
-        let (blocks, _, best) = all.swap_remove(best);
-        self.outcome(&mut pricer, &blocks, best, tried, &first, budgets)
+        let tried: Vec<Tried> = all.iter().map(|c| c.tried.clone()).collect();
+        let measured = |i: &usize| all[*i].tried.measured;
+        let best = (0..all.len()).min_by(|a, b| measured(a).total_cmp(&measured(b))).unwrap_or(0);
+        let best = all.swap_remove(best);
+        self.outcome(&mut pricer, best, tried, &first, budgets)
     }
 
     /// Plans from the first losses, by power and ring; the power of the best, whose ring is set.
@@ -87,7 +111,7 @@ impl Planner<'_> {
         first: &Losses,
         budgets: &[Budget],
         narrow: u8,
-        all: &mut Vec<(Vec<Block>, Costs, Tried)>,
+        all: &mut Vec<Candidate>,
     ) -> Result<f64, PlannerError> {
         let base = self.pins.base();
         let asked = self.template.passes.ring;
@@ -100,28 +124,30 @@ impl Planner<'_> {
         for (ring, power) in rings.iter().flat_map(|r| powers.iter().map(move |p| (*r, *p))) {
             pricer.set_ring(ring);
             let losses = Losses { power, ..first.clone() };
-            let (blocks, costs, solution) = match self.within(pricer, &losses, &base, budgets) {
+            let Within { blocks, costs, solution } = match self.within(pricer, &losses, &base, budgets) {
                 Ok(found) => found,
                 Err(e) => {
                     failed = failed.or(Some(e));
                     continue;
                 }
             };
-            if all.iter().any(|(b, ..)| *b == blocks) {
+            if all.iter().any(|c| c.blocks == blocks) {
                 continue;
             }
             let mut how = "one shot".to_string();
             if power != 1.0 {
                 how += &format!(", power {power}");
             }
-            if rings.len() > 1 {
+            if let Some(costs) = costs.filter(|_| rings.len() > 1) {
                 how += &format!(", ring {}", costs.ring);
             }
-            let tried = self.tried(&how, &blocks, self.predicted(&losses, &blocks), &solution);
-            if best.is_none_or(|(.., measured)| tried.measured < measured) {
-                best = Some((ring, power, tried.measured));
+            let predicted = self.predicted(&losses, &blocks);
+            let candidate = self.candidate(how, blocks, predicted, &solution);
+            let measured = candidate.tried.measured;
+            if best.is_none_or(|(.., least)| measured < least) {
+                best = Some((ring, power, measured));
             }
-            all.push((blocks, costs, tried));
+            all.push(candidate);
         }
         match (best, failed) {
             (Some((ring, power, _)), _) => {
@@ -155,10 +181,12 @@ impl Planner<'_> {
                 if counts.any(|b| targets.drelus_of(&blocks) > limit(b, &targets)) {
                     continue;
                 }
-                let costs = pricer.costs(&pricer.compile(&blocks, self.settings.correct)?, &blocks);
+                let realized = self.realized(&blocks).graph;
+                let corrected = self.correction(&blocks).map(|c| (c, realized));
+                let costs = pricer.costs(&pricer.compile(&blocks, corrected)?, &blocks);
                 if budgets.iter().all(|b| costs.of(b) <= limit(b, &targets)) {
                     let none = Solution { chosen: Vec::new(), loss: 0.0, cost: 0, bound: 0.0 };
-                    let tried = self.tried(&format!("uniform {block}"), &blocks, f64::NAN, &none);
+                    let best = self.candidate(format!("uniform {block}"), blocks, f64::NAN, &none);
                     let none = Losses {
                         by_choice: vec![0.0; targets.options()],
                         error: 0.0,
@@ -166,7 +194,8 @@ impl Planner<'_> {
                         largest: Vec::new(),
                         power: 1.0,
                     };
-                    return self.outcome(&mut pricer, &blocks, tried.clone(), vec![tried], &none, budgets);
+                    let tried = vec![best.tried.clone()];
+                    return self.outcome(&mut pricer, best, tried, &none, budgets);
                 }
             }
         }
@@ -176,13 +205,14 @@ impl Planner<'_> {
     }
 
     /// Runs a plan on the calibration images, with and without correction.
-    fn tried(&self, how: &str, blocks: &[Block], predicted: f64, solution: &Solution) -> Tried {
-        let uncorrected = self.measure(&self.network(blocks, None));
-        let measured = match self.settings.correct {
-            Some(c) => self.measure(&self.network(blocks, Some(c))),
-            None => uncorrected,
+    fn candidate(&self, how: String, blocks: Vec<Block>, predicted: f64, solution: &Solution) -> Candidate {
+        let Realized { graph: network, error: measured } = self.realized(&blocks);
+        let uncorrected = match self.correction(&blocks) {
+            Some(_) => self.measure(&self.uncorrected(&blocks)),
+            None => measured,
         };
-        Tried { how: how.into(), predicted, measured, uncorrected, gap: solution.gap() }
+        let tried = Tried { how, predicted, measured, uncorrected, gap: solution.gap() };
+        Candidate { blocks, network, tried }
     }
 
     /// A limit on the way from the base to a budget, in the solver's unit of prices.
@@ -194,7 +224,7 @@ impl Planner<'_> {
         (least + (start - least) * ratio.powf(part)).ceil() as u64
     }
 
-    /// Blocks whose exact costs are within the budgets, with the solver's answer they come from.
+    /// Blocks whose exact costs are within the budgets.
     /// Losses are around a network with the blocks `present`.
     fn within(
         &self,
@@ -202,24 +232,29 @@ impl Planner<'_> {
         losses: &Losses,
         present: &[Block],
         budgets: &[Budget],
-    ) -> Result<(Vec<Block>, Costs, Solution), PlannerError> {
+    ) -> Result<Within, PlannerError> {
         let counts_only = budgets.iter().all(Budget::counts_signs);
-        let mut best: Option<(Vec<Block>, Costs, Solution)> = None;
+        if counts_only && !pricer.is_tight() {
+            // Sign decisions are what the solver counts.
+            let limits: Vec<(Budget, u64)> = budgets.iter().map(|b| (*b, limit(b, &self.targets))).collect();
+            let solution = self.choose(pricer, losses, &limits)?;
+            return Ok(Within { blocks: self.blocks(&solution), costs: None, solution });
+        }
+        let mut best: Option<Within> = None;
         // What the exact cost of a plan has beside its prices; signed.
         let mut beside: Vec<i128> = vec![0; budgets.len()];
-        let learn = |pricer: &mut Pricer<'_>, blocks: &[Block], correct| -> Result<(Costs, Vec<i128>), PlannerError> {
+        let learn = |pricer: &mut Pricer<'_>, blocks: &[Block], correct: bool| {
+            let corrected = self.correction(blocks).filter(|_| correct).map(|c| (c, self.realized(blocks).graph));
             self.progress.stage("compile", 0);
-            let compiled = pricer.compile(blocks, correct)?;
+            let compiled = pricer.compile(blocks, corrected)?;
             let costs = pricer.learn(&compiled, blocks);
             let beside = |b: &Budget| i128::from(costs.of(b)) - i128::from(pricer.total(b, blocks));
             let beside = budgets.iter().map(beside).collect();
-            Ok((costs, beside))
+            Ok::<(Costs, Vec<i128>), PlannerError>((costs, beside))
         };
         if !counts_only {
-            beside = learn(pricer, present, None)?.1;
+            beside = learn(pricer, present, false)?.1;
         }
-        // Sign decisions do not depend on weights; what else is limited may.
-        let corrected = self.settings.correct.is_some() && (!counts_only || pricer.is_tight());
         for round in 1..=COMPILATIONS {
             let mut limits = Vec::with_capacity(budgets.len());
             for (b, x) in budgets.iter().zip(&beside) {
@@ -232,15 +267,15 @@ impl Planner<'_> {
             }
             let solution = self.choose(pricer, losses, &limits)?;
             let blocks = self.blocks(&solution);
-            if best.as_ref().is_some_and(|(b, ..)| *b == blocks) {
+            if best.as_ref().is_some_and(|b| b.blocks == blocks) {
                 break;
             }
             // Corrected weights may have other ranges: the costs that count are those with them. While
             // the blocks still move, the plain ones are close enough.
             let fits = |c: &Costs| budgets.iter().all(|b| c.of(b) <= limit(b, &self.targets));
-            let mut learned = learn(pricer, &blocks, None);
-            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && corrected {
-                learned = learn(pricer, &blocks, self.settings.correct);
+            let mut learned = learn(pricer, &blocks, false);
+            if learned.as_ref().is_ok_and(|(c, _)| fits(c)) && self.correction(&blocks).is_some() {
+                learned = learn(pricer, &blocks, true);
             }
             let costs = match learned {
                 Ok((costs, rest)) => {
@@ -250,12 +285,12 @@ impl Planner<'_> {
                 Err(PlannerError::Compile(CompileError::Pass(PassError::Quantize(_)))) if pricer.tighten() => continue,
                 Err(e) => return Err(e),
             };
-            let better = best.as_ref().is_none_or(|(_, _, s)| solution.loss < s.loss);
+            let better = best.as_ref().is_none_or(|b| solution.loss < b.solution.loss);
             if fits(&costs) {
                 if !better {
                     break;
                 }
-                best = Some((blocks, costs, solution));
+                best = Some(Within { blocks, costs: Some(costs), solution });
                 if counts_only {
                     break;
                 }
@@ -272,22 +307,22 @@ impl Planner<'_> {
     fn outcome(
         &self,
         pricer: &mut Pricer<'_>,
-        blocks: &[Block],
-        best: Tried,
+        best: Candidate,
         tried: Vec<Tried>,
         losses: &Losses,
         budgets: &[Budget],
     ) -> Result<Outcome, PlannerError> {
+        let Candidate { blocks, network, tried: best } = best;
         self.progress.stage("compile", 0);
-        let compiled = pricer.compile(blocks, self.settings.correct)?;
-        let costs = pricer.learn(&compiled, blocks);
+        let corrected = self.correction(&blocks).map(|c| (c, network.clone()));
+        let compiled = pricer.compile(&blocks, corrected)?;
+        let costs = pricer.learn(&compiled, &blocks);
         let report = Report::new(&compiled.lowered.program)
             .map_err(|e| PlannerError::Limits(format!("the planned program does not run to its end: {e:?}")))?;
-        let plan = Plan { correct: self.settings.correct, ..pricer.plan(blocks) };
-        let layer_losses = self.targets.layers.iter().map(|l| layer_loss(l, blocks, losses)).collect();
-        let limits = budgets.iter().map(|b| self.describe(pricer, b, blocks, &costs)).collect();
-        let blocks = blocks.to_vec();
-        Ok(Outcome { plan, blocks, costs, report, best, error: losses.error, tried, layer_losses, limits })
+        let plan = Plan { correct: self.settings.correct, ..pricer.plan(&blocks) };
+        let layer_losses = self.targets.layers.iter().map(|l| layer_loss(l, &blocks, losses)).collect();
+        let limits = budgets.iter().map(|b| self.describe(pricer, b, &blocks, &costs)).collect();
+        Ok(Outcome { plan, blocks, costs, report, network, best, error: losses.error, tried, layer_losses, limits })
     }
 
     /// What takes up a budget, in a sentence.

@@ -8,7 +8,8 @@
 //! - *weights*: `W` moves by the `D` that minimises `|R - D P|^2 + r q |D|^2`, `q` the mean square of
 //!   the patches' entries (ridge regression): `D = R P^T (P P^T + r q I)^-1`. The strength `r` is the one
 //!   of [`RIDGES`] that does best on images left out of the fit (every fourth), or none, where not
-//!   changing the weights does better; with it all images are fitted.
+//!   changing the weights does better; with it all images are fitted. A layer of which there are fewer
+//!   samples than a channel has weights gets mean and scale.
 
 use bcc_ir::geometry::ConvShape;
 use ndarray::linalg::general_mat_mul;
@@ -60,9 +61,16 @@ impl Samples<'_> {
         match correction {
             Correction::Mean => self.line(p, false),
             Correction::Scale => self.line(p, true),
-            Correction::Weights if p.weight.len() / p.bias.len() > MOST_INPUTS => self.line(p, true),
-            Correction::Weights => (0..self.shape.groups).for_each(|g| self.weights(p, g)),
+            Correction::Weights if self.determines(p.weight.len() / p.bias.len()) => {
+                (0..self.shape.groups).for_each(|g| self.weights(p, g));
+            }
+            Correction::Weights => self.line(p, true),
         }
+    }
+
+    /// Whether there is at least one sample for every weight of a channel, and not too many weights.
+    fn determines(&self, weights: usize) -> bool {
+        weights <= MOST_INPUTS && self.result.len() * self.pixels() >= weights
     }
 
     /// Mean, or mean and scale, channel by channel.

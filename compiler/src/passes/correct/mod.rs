@@ -80,12 +80,16 @@ pub enum CorrectError {
 }
 
 /// Values of one node, by image.
-type Values = Vec<Vec<f32>>;
+pub(crate) type Values = Vec<Vec<f32>>;
 
 /// Corrects the layers behind gates with blocks; see the module. Without a correction among the
 /// options, or where all ReLUs are kept, nothing changes.
 pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), CorrectError> {
     let Some(correction) = options.correct else { return Ok(()) };
+    if let Some(done) = &options.corrected {
+        graph.clone_from(done);
+        return Ok(());
+    }
     let changed = |blocks: &[Block]| blocks.iter().any(|b| *b != Block::RELU);
     let planned = |id: &NodeId| matches!(&graph.node(*id).op, Op::BlockRelu { blocks, .. } if changed(blocks));
     if !graph.topo().iter().any(planned) {
@@ -99,8 +103,8 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), CorrectError>
     Ok(())
 }
 
-/// Corrects a graph with blocks on images of its input's size.
-pub(crate) fn correct(graph: &mut Graph, images: &[Vec<f32>], correction: Correction) {
+/// Corrects a graph with blocks on images of its input's size; the output of each.
+pub(crate) fn correct(graph: &mut Graph, images: &[Vec<f32>], correction: Correction) -> Values {
     let mut original = graph.clone();
     for id in original.topo() {
         if let Op::BlockRelu { blocks, plannable: true } = &mut original.node_mut(id).op {
@@ -110,6 +114,10 @@ pub(crate) fn correct(graph: &mut Graph, images: &[Vec<f32>], correction: Correc
     let mut walk = Walk { images, old: BTreeMap::new(), new: BTreeMap::new() };
     let order = graph.topo();
     let mut left: BTreeMap<NodeId, usize> = order.iter().map(|&id| (id, graph.users(id).len())).collect();
+    let output = graph.output();
+    if let Some(n) = output.and_then(|id| left.get_mut(&id)) {
+        *n += 1;
+    }
     for &id in &order {
         walk.step(&original, graph, id, correction);
         let mut operands = graph.operands(id);
@@ -124,6 +132,7 @@ pub(crate) fn correct(graph: &mut Graph, images: &[Vec<f32>], correction: Correc
         }
     }
     graph.remove_dead();
+    output.and_then(|id| walk.new.remove(&id).or_else(|| walk.old.remove(&id))).unwrap_or_default()
 }
 
 /// Values of the original network and of the corrected one, of the nodes that are still read.
