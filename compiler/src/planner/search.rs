@@ -19,7 +19,7 @@ use crate::report::Report;
 /// they leave the range where the network is nearly linear, and add up. A power above 1 spreads
 /// them over more channels. Correction brings the network back into that range; then the first is
 /// enough.
-const POWERS: [f64; 2] = [1.0, 1.5];
+const POWERS: [f64; 4] = [1.0, 1.5, 2.0, 3.0];
 /// How often a plan is compiled anew until its exact cost meets the budget.
 const COMPILATIONS: usize = 8;
 
