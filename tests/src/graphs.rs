@@ -154,7 +154,7 @@ impl Maker<'_> {
         for axis in 2..4 {
             let n = self.g.node(at).shape[axis];
             let dyadic = self.numbers.one_in(2);
-            let mut sample = |m: &mut Self| {
+            let sample = |m: &mut Self| {
                 let weight = if dyadic { m.numbers.below(9) as f64 / 8.0 } else { m.numbers.unit() };
                 Sample { low: m.numbers.below(n), high: m.numbers.below(n), weight }
             };
