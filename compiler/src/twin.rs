@@ -125,6 +125,26 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
             }
             out
         }
+        Op::Concat { axis, .. } => {
+            let row = |o: &NodeId| graph.node(*o).shape[*axis..].iter().product::<usize>();
+            let rows: Vec<usize> = graph.operands(id).iter().map(row).collect();
+            let outer = 0..x.len() / rows[0];
+            let part = |o: usize| operands.iter().zip(&rows).flat_map(move |(x, row)| &x[o * row..(o + 1) * row]);
+            outer.flat_map(part).copied().collect()
+        }
+        Op::Resample { axis, samples, bits } => {
+            let inner: usize = shape[axis + 1..].iter().product();
+            let mut out = Vec::with_capacity(node.len());
+            for slab in x.chunks_exact(shape[*axis] * inner) {
+                for s in samples {
+                    let [low, high] = s.factors(*bits).map(|f| f as i64);
+                    let row = |p: usize| &slab[p * inner..(p + 1) * inner];
+                    let sum = |(a, b): (&i64, &i64)| a.wrapping_mul(low).wrapping_add(b.wrapping_mul(high));
+                    out.extend(row(s.low).iter().zip(row(s.high)).map(sum));
+                }
+            }
+            out
+        }
         Op::Pad { pad: [t, l, b, r] } => {
             let &[_, _, h, w] = shape.as_slice() else { return Err(unquantized()) };
             let (oh, ow) = (h + t + b, w + l + r);

@@ -1,6 +1,6 @@
 //! Between the client's numbers and ring elements.
 
-use bcc_ir::graph::ClientStep;
+use bcc_ir::graph::{ClientStep, run_epilogue};
 use bcc_ir::program::Port;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -87,31 +87,13 @@ pub fn signed(port: &Port, values: &[u64]) -> Vec<i64> {
 }
 
 /// Real numbers of an output, and the steps that the client does in the clear.
+///
+/// # Panics
+/// If the steps do not fit the port's shape; the program's verifier refuses such.
 pub fn decode(port: &Port, epilogue: &[ClientStep], integers: &[i64]) -> Tensor {
     let unit = port.gain / 2f64.powi(i32::from(port.frac));
-    let mut y = Tensor { shape: port.shape.clone(), data: integers.iter().map(|v| *v as f64 * unit).collect() };
-    for step in epilogue {
-        match step {
-            ClientStep::Reshape { shape } => y.shape = shape.clone(),
-            ClientStep::Softmax { axis } => softmax(&mut y, *axis),
-        }
-    }
-    y
-}
-
-fn softmax(y: &mut Tensor, axis: usize) {
-    let Some(&n) = y.shape.get(axis) else { return };
-    let inner: usize = y.shape[axis + 1..].iter().product();
-    let outer: usize = y.shape[..axis].iter().product();
-    for o in 0..outer {
-        for i in 0..inner {
-            let at = |j: usize| (o * n + j) * inner + i;
-            let top = (0..n).map(|j| y.data[at(j)]).fold(f64::NEG_INFINITY, f64::max);
-            (0..n).for_each(|j| y.data[at(j)] = (y.data[at(j)] - top).exp());
-            let sum: f64 = (0..n).map(|j| y.data[at(j)]).sum();
-            (0..n).for_each(|j| y.data[at(j)] /= sum);
-        }
-    }
+    let (data, shape) = run_epilogue(epilogue, integers.iter().map(|v| *v as f64 * unit).collect(), &port.shape);
+    Tensor { shape, data }
 }
 
 #[cfg(test)]
@@ -149,14 +131,5 @@ mod tests {
         ));
         let flat = Tensor { shape: vec![4], data: vec![0.0; 4] };
         assert!(matches!(encode(&p, &flat), Err(InputError::Shape { .. })));
-    }
-
-    #[test]
-    fn softmax_is_stable() {
-        let steps = [ClientStep::Softmax { axis: 1 }, ClientStep::Reshape { shape: vec![4] }];
-        let p = Port { frac: 0, gain: 1.0, modulus: 64, ..port(64) };
-        let y = decode(&p, &steps, &[1000, 0, 1000, 2000]);
-        assert_eq!(y.shape, [4]);
-        assert!((y.data[0] - 0.5).abs() < 1e-12 && y.data[1] < 1e-12 && y.data.iter().all(|v| v.is_finite()));
     }
 }

@@ -2,7 +2,7 @@
 
 use bcc_compiler::passes::{canonicalize, fold};
 use bcc_ir::geometry::{Block, Window};
-use bcc_ir::graph::{ConstData, Graph, NodeId, Op, map_of};
+use bcc_ir::graph::{ConstData, Graph, NodeId, Op, Sample, map_of};
 
 use crate::random::Numbers;
 
@@ -122,14 +122,61 @@ impl Maker<'_> {
         self.add(Op::Gather { axis, indices }, &[x])
     }
 
+    /// Two or three values of the same origin and of different scales and moduli, side by side.
+    fn join(&mut self, x: NodeId) -> Option<NodeId> {
+        let (c, [h, w]) = self.map(x);
+        let axis = if self.numbers.one_in(3) { self.numbers.between(2, 3) } else { 1 };
+        let mut parts = Vec::new();
+        for _ in 0..self.numbers.between(2, 3) {
+            parts.push(match self.numbers.below(4) {
+                0 => x,
+                1 => self.relu(x)?,
+                2 => {
+                    let mean = self.add(Op::AvgPool { window: Window::new([h, w]), counted: [0; 4] }, &[x])?;
+                    let rows = self.add(Op::Gather { axis: 2, indices: vec![0; h] }, &[mean])?;
+                    self.add(Op::Gather { axis: 3, indices: vec![0; w] }, &[rows])?
+                }
+                _ => {
+                    let out = if axis == 1 { self.numbers.between(1, 3) } else { c };
+                    let values = self.numbers.values(out * c, (3.0 / c as f32).sqrt());
+                    let weight =
+                        self.g.add_const(format!("j{}", self.count), vec![out, c, 1, 1], ConstData::Float(values));
+                    self.add(Op::Conv { weight, bias: None, window: Window::new([1, 1]), groups: 1 }, &[x])?
+                }
+            });
+        }
+        self.add(Op::Concat { axis, parts: parts.len() }, &parts)
+    }
+
+    /// Interpolates along one axis or two.
+    fn resample(&mut self, x: NodeId) -> Option<NodeId> {
+        let mut at = x;
+        for axis in 2..4 {
+            let n = self.g.node(at).shape[axis];
+            let dyadic = self.numbers.one_in(2);
+            let sample = |m: &mut Self| {
+                let weight = if dyadic { m.numbers.below(9) as f64 / 8.0 } else { m.numbers.unit() };
+                Sample { low: m.numbers.below(n), high: m.numbers.below(n), weight }
+            };
+            let samples = (0..self.numbers.between(1, n + 3)).map(|_| sample(self)).collect();
+            at = self.add(Op::Resample { axis, samples, bits: 0 }, &[at])?;
+            if self.numbers.one_in(3) {
+                break;
+            }
+        }
+        Some(at)
+    }
+
     fn step(&mut self, x: NodeId) -> Option<NodeId> {
-        match self.numbers.below(10) {
+        match self.numbers.below(12) {
             0..=2 => self.conv(x).and_then(|y| self.relu(y)),
             3 => self.conv(x),
             4 => self.residual(x).and_then(|y| self.relu(y)),
             5 => self.residual(x),
             6 => self.pool(x),
             7 => self.spread(x),
+            10 => self.join(x),
+            11 => self.resample(x),
             8 => {
                 let mut pad = [0; 4];
                 pad.iter_mut().for_each(|p| *p = self.numbers.below(3));

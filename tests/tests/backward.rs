@@ -3,7 +3,7 @@
 
 use bcc_compiler::float::Executor;
 use bcc_ir::geometry::{Block, Window};
-use bcc_ir::graph::{ConstData, Graph, Op};
+use bcc_ir::graph::{ConstData, Graph, Op, Sample};
 use bcc_tests::graphs::random_graph;
 use bcc_tests::nets::{built, random_images};
 use bcc_tests::random::Numbers;
@@ -97,6 +97,15 @@ fn single_operators() {
         Op::MaxPool { window: wide },
         Op::Gather { axis: 2, indices: vec![5, 0, 0, 3] },
         Op::Scatter { axis: 1, size: 4, indices: vec![1, 3] },
+        Op::Resample {
+            axis: 3,
+            samples: vec![
+                Sample::at(4),
+                Sample { low: 1, high: 3, weight: 0.3 },
+                Sample { low: 0, high: 1, weight: 0.5 },
+            ],
+            bits: 0,
+        },
         Op::BlockRelu { blocks: vec![Block::RELU, Block::Patch { h: 4, w: 3 }], plannable: true },
         Op::BlockRelu { blocks: vec![Block::Identity, Block::Zero], plannable: true },
     ];
@@ -106,6 +115,18 @@ fn single_operators() {
         let y = graph.add("y", vec!["y".into()], op.clone(), &[x]).unwrap();
         graph.set_output(y);
         assert!(check(&graph, &mut numbers, 20) >= 5, "{op:?}");
+    }
+    for axis in 1..4 {
+        let mut graph = Graph::new("join");
+        let x = graph.add_input("x", vec![1, 2, 4, 5]);
+        let add = |graph: &mut Graph, name: &str, op, of: &[_]| graph.add(name, vec![name.into()], op, of).unwrap();
+        let relu = Op::BlockRelu { blocks: vec![Block::RELU; 2], plannable: true };
+        let r = add(&mut graph, "r", relu, &[x]);
+        let picked = add(&mut graph, "g", Op::Gather { axis, indices: vec![1, 1, 0] }, &[x]);
+        // An operand twice.
+        let y = add(&mut graph, "y", Op::Concat { axis, parts: 4 }, &[x, r, picked, x]);
+        graph.set_output(y);
+        assert!(check(&graph, &mut numbers, 20) >= 5, "axis {axis}");
     }
     for groups in [1, 2] {
         let mut graph = Graph::new("conv");

@@ -126,6 +126,18 @@ impl Executor<'_> {
                 if leads[step.operands[0]] {
                     give(0, gradient);
                 }
+            } else if let Op::Concat { axis, .. } = node.op {
+                let rows = |o: usize| graph.node(self.steps[o].id).shape[axis..].iter().product::<usize>();
+                let whole: usize = node.shape[axis..].iter().product();
+                let mut before = 0;
+                for (position, &o) in step.operands.iter().enumerate() {
+                    let row = rows(o);
+                    if leads[o] {
+                        let part = gradient.chunks_exact(whole).flat_map(|g| &g[before..before + row]);
+                        give(position, part.copied().collect());
+                    }
+                    before += row;
+                }
             } else if leads[step.operands[0]] {
                 let operand_len = graph.node(self.steps[step.operands[0]].id).len();
                 give(0, self.unary(i, gradient, count, operand_len, tape.operands[i].as_deref()));
@@ -189,12 +201,15 @@ impl Executor<'_> {
             Op::Scatter { axis, indices, .. } => {
                 gradient.chunks_exact(own).flat_map(|g| local::gather(g, &node.shape, *axis, indices)).collect()
             }
+            Op::Resample { axis, samples, .. } => {
+                each(&gradient, &|g, r| local::resample_backward(g, shape, *axis, samples, r))
+            }
             Op::Transpose { perm } => {
                 let mut inverse = vec![0; perm.len()];
                 perm.iter().enumerate().for_each(|(to, from)| inverse[*from] = to);
                 gradient.chunks_exact(own).flat_map(|g| local::transpose(g, &node.shape, &inverse)).collect()
             }
-            _ => unreachable!("sums have two operands, quantized operators are not accepted"),
+            _ => unreachable!("sums and joins have several operands, quantized operators are not accepted"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bcc_ir::geometry::Block;
-use bcc_ir::graph::map_of;
+use bcc_ir::graph::{Sample, map_of};
 
 /// A patch of a map: its rows, and its columns in each of them.
 pub(crate) struct Patch {
@@ -141,16 +141,39 @@ pub(super) fn transpose(x: &[f32], shape: &[usize], perm: &[usize]) -> Vec<f32> 
     view.permuted_axes(perm).iter().copied().collect()
 }
 
-pub(super) fn softmax(x: &mut [f32], shape: &[usize], axis: usize) {
+/// Parts one behind the other, given the elements of each that lie together.
+pub(super) fn concat(parts: &[std::borrow::Cow<'_, [f32]>], rows: &[usize]) -> Vec<f32> {
+    let mut y = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
+    for o in 0..parts[0].len() / rows[0] {
+        for (part, row) in parts.iter().zip(rows) {
+            y.extend_from_slice(&part[o * row..(o + 1) * row]);
+        }
+    }
+    y
+}
+
+pub(super) fn resample(x: &[f32], shape: &[usize], axis: usize, samples: &[Sample]) -> Vec<f32> {
     let inner: usize = shape[axis + 1..].iter().product();
-    let n = shape[axis];
-    for slab in x.chunks_exact_mut(n * inner) {
-        for i in 0..inner {
-            let at = |j: usize| j * inner + i;
-            let top = (0..n).map(|j| slab[at(j)]).fold(f32::NEG_INFINITY, f32::max);
-            let total: f64 = (0..n).map(|j| f64::from(slab[at(j)] - top).exp()).sum();
-            for j in 0..n {
-                slab[at(j)] = (f64::from(slab[at(j)] - top).exp() / total) as f32;
+    let mut y = Vec::with_capacity(x.len() / shape[axis] * samples.len());
+    for slab in x.chunks_exact(shape[axis] * inner) {
+        for s in samples {
+            let row = |p: usize| &slab[p * inner..(p + 1) * inner];
+            let w = s.weight as f32;
+            y.extend(row(s.low).iter().zip(row(s.high)).map(|(a, b)| a + w * (b - a)));
+        }
+    }
+    y
+}
+
+/// Gives both elements of every sample their share: the gradient of [`resample`].
+pub(super) fn resample_backward(g: &[f32], shape: &[usize], axis: usize, samples: &[Sample], out: &mut [f32]) {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let slabs = out.chunks_exact_mut(shape[axis] * inner).zip(g.chunks_exact(samples.len() * inner));
+    for (out, g) in slabs {
+        for (s, g) in samples.iter().zip(g.chunks_exact(inner)) {
+            let w = s.weight as f32;
+            for (position, share) in [(s.low, 1.0 - w), (s.high, w)] {
+                out[position * inner..][..inner].iter_mut().zip(g).for_each(|(o, g)| *o += share * g);
             }
         }
     }

@@ -9,7 +9,7 @@ mod pool;
 
 use std::borrow::Cow;
 
-use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op};
+use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op, run_epilogue};
 use thiserror::Error;
 
 /// Why a graph cannot be run in floats.
@@ -188,9 +188,16 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
         Op::Dense { weight, bias } => conv::dense(&x, reals(graph, *weight), bias.map(|b| reals(graph, b))),
         Op::AvgPool { .. } => pool::average(&x, &pool()),
         Op::MaxPool { .. } => pool::maximum(&x, &pool()),
+        Op::Concat { axis, .. } => {
+            let parts: Vec<Cow<'_, [f32]>> = std::iter::once(x).chain(operands).collect();
+            let rows =
+                graph.operands(id).iter().map(|o| graph.node(*o).shape[*axis..].iter().product()).collect::<Vec<_>>();
+            local::concat(&parts, &rows)
+        }
         op => {
             let shape = &graph.node(graph.operand(id)).shape;
             match op {
+                Op::Resample { axis, samples, .. } => local::resample(&x, shape, *axis, samples),
                 Op::Pad { pad } => local::pad(&x, shape, *pad),
                 Op::Gather { axis, indices } => local::gather(&x, shape, *axis, indices),
                 Op::Scatter { axis, size, indices } => local::scatter(&x, shape, *axis, *size, indices),
@@ -225,6 +232,8 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::MaxPool { .. }
             | Op::Gather { .. }
             | Op::Scatter { .. }
+            | Op::Concat { .. }
+            | Op::Resample { .. }
             | Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Identity
@@ -257,14 +266,8 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
 /// The client's steps on an opened output of the given shape; the result and its shape.
 ///
 /// # Panics
-/// If a softmax names an axis that the shape does not have; the importer makes no such step.
+/// If a step does not fit the shape; verified graphs have no such step.
 pub fn apply_epilogue(steps: &[ClientStep], output: Vec<f32>, shape: &[usize]) -> (Vec<f32>, Vec<usize>) {
-    let (mut value, mut shape) = (output, shape.to_vec());
-    for step in steps {
-        match step {
-            ClientStep::Softmax { axis } => local::softmax(&mut value, &shape, *axis),
-            ClientStep::Reshape { shape: new } => shape.clone_from(new),
-        }
-    }
-    (value, shape)
+    let (value, shape) = run_epilogue(steps, output.into_iter().map(f64::from).collect(), shape);
+    (value.into_iter().map(|v| v as f32).collect(), shape)
 }

@@ -1,4 +1,4 @@
-//! Sums, differences, products and quotients: of tensors, and with constants per channel.
+//! Sums, differences, products and quotients: of tensors, and with constants.
 
 use bcc_ir::graph::Op;
 
@@ -6,6 +6,7 @@ use super::call::{Call, Traced, Value};
 use super::error::{Outcome, Problem, fault, mismatch};
 use super::linear::affine;
 use super::literal::{Literal, broadcast_steps, for_each_index};
+use super::resize::stretched;
 
 /// `Add`, `Sub`, `Mul`, `Div` with at least one operand computed from the input.
 pub(super) fn binary(call: &mut Call) -> Outcome<Traced> {
@@ -34,10 +35,28 @@ pub(super) fn binary(call: &mut Call) -> Outcome<Traced> {
                     ));
                 }
             };
-            same_shape(&a, &b)?;
+            let (a, b) = broadcast(call, &a, &b)?;
             call.emit_pair(op, a.id, b.id)
         }
     }
+}
+
+/// Brings two tensors to one shape: axes of one element are repeated.
+fn broadcast(call: &mut Call, a: &Traced, b: &Traced) -> Outcome<(Traced, Traced)> {
+    if a.shape == b.shape {
+        return Ok((a.clone(), b.clone()));
+    }
+    let rank = a.shape.len().max(b.shape.len());
+    let size = |s: &[usize], i: usize| (i + s.len()).checked_sub(rank).map_or(1, |j| s[j]);
+    let shape: Vec<usize> = (0..rank).map(|i| size(&a.shape, i).max(size(&b.shape, i))).collect();
+    let wide = (stretched(call, a, &shape, "/a")?, stretched(call, b, &shape, "/b")?);
+    if let (Some(wide_a), Some(wide_b)) = wide {
+        return Ok((wide_a, wide_b));
+    }
+    Err(fault(
+        Problem::Mismatch(format!("operands of shapes {:?} and {:?} do not broadcast", a.shape, b.shape)),
+        "bring both to one shape",
+    ))
 }
 
 fn same_shape(a: &Traced, b: &Traced) -> Outcome<()> {
@@ -46,7 +65,7 @@ fn same_shape(a: &Traced, b: &Traced) -> Outcome<()> {
     }
     Err(fault(
         Problem::Mismatch(format!("operands have shapes {:?} and {:?}", a.shape, b.shape)),
-        "bring both to one shape; tensors are not broadcast, only constants",
+        "bring both to one shape; a Sum does not broadcast, an Add does",
     ))
 }
 
@@ -83,7 +102,7 @@ fn with_constant(call: &mut Call, x: &Traced, c: &Literal, operator: &str, const
     shifted(call, x, c, operator, constant_first, "")
 }
 
-/// `x op c`, or `c op x`, as an affine map per channel.
+/// `x op c`, or `c op x`, as an affine map per channel, or per element where it must be.
 fn shifted(
     call: &mut Call,
     x: &Traced,
@@ -112,6 +131,13 @@ fn shifted(
     };
     let lines = values.into_iter().map(line).collect::<Outcome<Vec<_>>>()?;
     let rank = x.shape.len();
+    if lines.len() == x.shape.iter().product::<usize>() && axis.is_none() && lines.len() > 1 {
+        // A factor per element: every element is a channel.
+        let (scale, shift) = lines.iter().map(|l| (l.0 as f32, l.1 as f32)).unzip();
+        let flat = call.emit_as(&format!("{suffix}/flat"), Op::Reshape { shape: vec![1, lines.len()] }, x)?;
+        let mapped = affine(call, &flat, scale, shift, &format!("{suffix}/each"))?;
+        return call.emit_as(suffix, Op::Reshape { shape: x.shape.clone() }, &mapped);
+    }
     if !matches!(rank, 2 | 4) || x.shape[0] != 1 {
         return Err(mismatch(format!(
             "{operator} with a constant on shape {:?}: it must be [1, c] or [1, c, h, w]",
@@ -135,7 +161,7 @@ fn shifted(
 }
 
 /// The one axis of `shape` along which a constant varies, with its values there; no axis and one
-/// value where it is the same everywhere.
+/// value where it is the same everywhere, no axis and all values where it varies along several.
 fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f32>)> {
     let values = c.floats()?;
     let skip = c.shape.len().saturating_sub(shape.len());
@@ -166,9 +192,10 @@ fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f
     }
     match varying.as_slice() {
         [(axis, step)] => Ok((Some(*axis), (0..shape[*axis]).map(|i| values[i * step]).collect())),
-        _ => Err(fault(
-            Problem::Mismatch(format!("constant `{}` of shape {:?} varies within a channel", c.name, c.shape)),
-            "use a scalar or one value per channel",
-        )),
+        _ => {
+            let mut all = Vec::with_capacity(shape.iter().product());
+            for_each_index(shape, |at| all.push(values[at.iter().zip(&steps).map(|(i, s)| i * s).sum::<usize>()]));
+            Ok((None, all))
+        }
     }
 }

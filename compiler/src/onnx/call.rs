@@ -17,7 +17,7 @@ pub(super) struct Traced {
     pub(super) id: NodeId,
     /// Shape, after the client's steps where there are any.
     pub(super) shape: Vec<usize>,
-    /// The softmax that the client computes on it, and the steps from there on.
+    /// What the client computes on it first, such as a softmax, and the steps from there on.
     pub(super) client: Option<(String, Vec<ClientStep>)>,
 }
 
@@ -75,7 +75,7 @@ impl Call<'_, '_> {
         self.operands.get(index).and_then(Option::as_ref)
     }
 
-    /// An operand computed from the input, whether or not behind the client's softmax.
+    /// An operand computed from the input, whether or not behind the client's steps.
     pub(super) fn traced(&self, index: usize, what: &'static str) -> Outcome<Traced> {
         match self.operand(index) {
             Some(Value::Traced(t)) => Ok(t.clone()),
@@ -92,10 +92,9 @@ impl Call<'_, '_> {
         let t = self.traced(index, what)?;
         match t.client {
             None => Ok(t),
-            Some((softmax, _)) => Err(fault(
-                Problem::BehindSoftmax(softmax),
-                "remove the softmax, or let the network end there (`--output NAME`)",
-            )),
+            Some((source, _)) => {
+                Err(fault(Problem::BehindClient(source), "remove it, or let the network end there (`--output NAME`)"))
+            }
         }
     }
 

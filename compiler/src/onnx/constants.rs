@@ -38,6 +38,8 @@ pub(super) fn evaluate(call: &mut Call) -> Outcome<Option<Literal>> {
             let x = whole()?;
             x.reshaped(unsqueezed(call, &x.shape)?)?
         }
+        "Equal" => equal(call)?,
+        "Where" => choose(call)?,
         "Concat" => concat(call)?,
         "Gather" => gather(call)?,
         "Slice" => slice(call)?,
@@ -61,11 +63,12 @@ pub(super) fn evaluate(call: &mut Call) -> Outcome<Option<Literal>> {
                 Data::Float(v) => Literal { data: Data::Float(v.iter().map(|v| -v).collect()), ..(*x).clone() },
             }
         }
-        "Floor" => {
+        "Floor" | "Ceil" => {
             let x = whole()?;
+            let round = if view.operator() == "Floor" { f32::floor } else { f32::ceil };
             match &x.data {
                 Data::Int(_) => (*x).clone(),
-                Data::Float(v) => Literal { data: Data::Float(v.iter().map(|v| v.floor()).collect()), ..(*x).clone() },
+                Data::Float(v) => Literal { data: Data::Float(v.iter().map(|v| round(*v)).collect()), ..(*x).clone() },
             }
         }
         _ => return Ok(None),
@@ -184,6 +187,14 @@ fn gather(call: &Call) -> Outcome<Literal> {
 fn slice(call: &Call) -> Outcome<Literal> {
     call.view.only(&["starts", "ends", "axes"])?;
     let x = call.literal(0, "data")?;
+    let ranges = ranges(call, &x.shape)?;
+    let shape: Vec<usize> = ranges.iter().map(Vec::len).collect();
+    let own = strides(&x.shape);
+    Ok(x.picked(&shape, |at| at.iter().zip(&ranges).zip(&own).map(|((i, r), s)| r[*i] * s).sum()))
+}
+
+/// Positions of every axis that a `Slice` takes from a tensor of `from`.
+pub(super) fn ranges(call: &Call, from: &[usize]) -> Outcome<Vec<Vec<usize>>> {
     let list = |name, index| call.integers(name, index, "range");
     let (Some(starts), Some(ends)) = (list("starts", 1)?, list("ends", 2)?) else {
         return Err(fault(Problem::MissingOperand { index: 1, what: "starts" }, REEXPORT));
@@ -191,15 +202,15 @@ fn slice(call: &Call) -> Outcome<Literal> {
     let axes = list("axes", 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = list("steps", 4)?.unwrap_or_else(|| vec![1; starts.len()]);
     if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] {
-        return Err(mismatch("the ranges of a constant Slice have different lengths"));
+        return Err(mismatch("the ranges of a Slice have different lengths"));
     }
-    let mut ranges: Vec<Vec<usize>> = x.shape.iter().map(|&n| (0..n).collect()).collect();
+    let mut ranges: Vec<Vec<usize>> = from.iter().map(|&n| (0..n).collect()).collect();
     for (((start, end), axis), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
-        let axis = axis_of(*axis, x.shape.len()).ok_or_else(|| mismatch("an axis of a constant Slice is outside"))?;
-        let n = x.shape[axis] as i64;
+        let axis = axis_of(*axis, from.len()).ok_or_else(|| mismatch("an axis of a Slice is outside"))?;
+        let n = from[axis] as i64;
         let wrap = |v: i64| if v < 0 { v.saturating_add(n) } else { v };
         ranges[axis] = match *step {
-            0 => return Err(mismatch("the step of a constant Slice is 0")),
+            0 => return Err(mismatch("the step of a Slice is 0")),
             s if s > 0 => {
                 let (from, to) = (wrap(*start).clamp(0, n), wrap(*end).clamp(0, n));
                 (from..to).step_by(s.unsigned_abs() as usize).map(|i| i as usize).collect()
@@ -210,7 +221,25 @@ fn slice(call: &Call) -> Outcome<Literal> {
             }
         };
     }
-    let shape: Vec<usize> = ranges.iter().map(Vec::len).collect();
-    let own = strides(&x.shape);
-    Ok(x.picked(&shape, |at| at.iter().zip(&ranges).zip(&own).map(|((i, r), s)| r[*i] * s).sum()))
+    Ok(ranges)
+}
+
+/// Element-wise equality, 1 or 0.
+fn equal(call: &Call) -> Outcome<Literal> {
+    call.view.only(&[])?;
+    let difference = call.literal(0, "A")?.binary(&*call.literal(1, "B")?, "Sub")?;
+    let data = match &difference.data {
+        Data::Int(v) => v.iter().map(|d| i64::from(*d == 0)).collect(),
+        Data::Float(v) => v.iter().map(|d| i64::from(*d == 0.0)).collect(),
+    };
+    Ok(Literal { data: Data::Int(data), ..difference })
+}
+
+/// Integers by a condition: `condition * X + (1 - condition) * Y`.
+fn choose(call: &Call) -> Outcome<Literal> {
+    call.view.only(&[])?;
+    let condition = call.literal(0, "condition")?;
+    let one = Literal { name: condition.name.clone(), shape: vec![], data: Data::Int(vec![1]) };
+    let other = one.binary(&condition, "Sub")?.binary(&*call.literal(2, "Y")?, "Mul")?;
+    condition.binary(&*call.literal(1, "X")?, "Mul")?.binary(&other, "Add")
 }

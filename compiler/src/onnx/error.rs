@@ -118,9 +118,9 @@ pub enum Problem {
         /// Position of the output, from 0.
         index: usize,
     },
-    /// Something other than a reshape behind a softmax.
-    #[error("reads the result of softmax `{0}`, which the client computes in the clear at the very end")]
-    BehindSoftmax(String),
+    /// Something that the client does not do behind its softmax or argmax.
+    #[error("reads the result of {0}, which the client computes in the clear at the very end")]
+    BehindClient(String),
     /// A constant tensor that is not as it declares itself.
     #[error("constant `{name}` {reason}")]
     Tensor {

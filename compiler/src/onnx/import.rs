@@ -12,6 +12,7 @@ use super::error::{ImportError, Outcome, Problem, REEXPORT, Site, Stop, fault};
 use super::input::input_shape;
 use super::literal::Literal;
 use super::node::NodeView;
+use super::tail::move_to_client;
 use super::{ImportOptions, operators};
 
 /// Operator sets whose semantics are known here.
@@ -199,16 +200,20 @@ impl<'m> Importer<'m> {
         let imported = operators::check(view)
             .and_then(|()| self.operands(view))
             .and_then(|operands| operators::import(&mut self.draft, view, operands));
-        let value = match imported {
-            Ok(value) => value,
+        let lost = imported.is_err();
+        let values = match imported {
+            Ok(values) => values,
             Err(stop) => {
                 self.report_stop(site(), stop);
-                self.placeholder(view)
+                vec![self.placeholder(view)]
             }
         };
         for (index, name) in proto.output.iter().enumerate().filter(|(_, n)| !n.is_empty()) {
-            let further = Value::Further { node: view.name.clone(), index };
-            self.values.insert(name, if index == 0 { value.clone() } else { further });
+            let further = || match lost {
+                true => Value::Lost,
+                false => Value::Further { node: view.name.clone(), index },
+            };
+            self.values.insert(name, values.get(index).cloned().unwrap_or_else(further));
         }
     }
 
@@ -229,6 +234,7 @@ impl<'m> Importer<'m> {
             Ok(Value::Traced(t)) => {
                 self.draft.graph.set_output(t.id);
                 self.draft.graph.epilogue = t.client.map_or_else(Vec::new, |(_, steps)| steps);
+                move_to_client(&mut self.draft.graph);
                 self.draft.graph.remove_dead();
             }
             Ok(Value::Literal(_)) => {

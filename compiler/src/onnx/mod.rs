@@ -20,8 +20,11 @@ mod literal;
 mod node;
 mod operators;
 mod oracle;
+mod pieces;
 mod pool;
 mod reshape;
+mod resize;
+mod tail;
 
 use std::path::Path;
 

@@ -8,7 +8,7 @@ use bcc_ir::graph::{Op, map_of};
 use super::call::{Call, Draft, Traced, Value};
 use super::error::{Outcome, Problem, fault, mismatch};
 use super::node::NodeView;
-use super::{arithmetic, constants, linear, pool, reshape};
+use super::{arithmetic, constants, linear, pieces, pool, reshape, resize, tail};
 
 /// Whether the operator's result has its first operand's shape.
 pub(super) fn keeps_shape(operator: &str) -> bool {
@@ -34,10 +34,8 @@ fn advice(operator: &str) -> Option<(&'static str, bool)> {
         | "LpNormalization"
         | "MeanVarianceNormalization" => ("retrain the network with BatchNormalization in its place", true),
         "LogSoftmax" => ("let the network end in Softmax, or in the logits before it (`--output NAME`)", true),
-        "Concat" => ("joining tensors is not supported; only constants can be joined", false),
-        "Resize" | "Upsample" => ("use a network without upsampling", false),
         "ConvTranspose" => ("use a network without transposed convolutions", false),
-        "ArgMax" | "TopK" => {
+        "ArgMin" | "TopK" => {
             ("let the network end in its logits (`--output NAME`) and pick the class from them", false)
         }
         "If" | "Loop" | "Scan" => {
@@ -57,17 +55,21 @@ fn advice(operator: &str) -> Option<(&'static str, bool)> {
     })
 }
 
-const SUPPORTED: [&str; 36] = [
+const SUPPORTED: &[&str] = &[
     "Add",
+    "ArgMax",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "Ceil",
     "Concat",
     "Constant",
     "ConstantOfShape",
     "Conv",
     "Div",
     "Dropout",
+    "Equal",
+    "Expand",
     "Flatten",
     "Gather",
     "Gemm",
@@ -81,14 +83,18 @@ const SUPPORTED: [&str; 36] = [
     "ReduceMean",
     "Relu",
     "Reshape",
+    "Resize",
     "Shape",
     "Slice",
     "Softmax",
+    "Split",
     "Squeeze",
     "Sub",
     "Sum",
     "Transpose",
     "Unsqueeze",
+    "Upsample",
+    "Where",
     "Size",
     "ReduceProd",
     "Range",
@@ -109,14 +115,14 @@ pub(super) fn check(view: &NodeView<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// Imports one node over its operands; the value of its first output.
-pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<Option<Value>>) -> Outcome<Value> {
+/// Imports one node over its operands; the values of its first outputs.
+pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<Option<Value>>) -> Outcome<Vec<Value>> {
     let operator = view.operator();
     let mut call = Call { draft, view, operands };
     if call.operands.iter().flatten().all(|v| matches!(v, Value::Literal(_)))
         && let Some(literal) = constants::evaluate(&mut call)?
     {
-        return Ok(Value::Literal(Rc::new(literal)));
+        return Ok(vec![Value::Literal(Rc::new(literal))]);
     }
     let traced = match operator {
         "Conv" => linear::conv(&mut call)?,
@@ -138,12 +144,17 @@ pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<O
         "Unsqueeze" => reshape::unsqueeze(&mut call)?,
         "Identity" | "Dropout" | "Cast" => reshape::identity(&mut call)?,
         "Softmax" => reshape::softmax(&mut call)?,
-        "Concat" if call.operands.len() == 1 => reshape::identity(&mut call)?,
-        "Shape" => return Ok(Value::Literal(Rc::new(constants::shape_of(&call)?))),
-        "Size" => return Ok(Value::Literal(Rc::new(constants::size_of(&call)?))),
+        "ArgMax" => tail::argmax(&mut call)?,
+        "Concat" => pieces::concat(&mut call)?,
+        "Slice" => pieces::slice(&mut call)?,
+        "Split" => return pieces::split(&mut call),
+        "Resize" | "Upsample" => resize::resize(&mut call)?,
+        "Expand" => resize::expand(&mut call)?,
+        "Shape" => return Ok(vec![Value::Literal(Rc::new(constants::shape_of(&call)?))]),
+        "Size" => return Ok(vec![Value::Literal(Rc::new(constants::size_of(&call)?))]),
         _ => return Err(unsupported(operator)),
     };
-    Ok(Value::Traced(traced))
+    Ok(vec![Value::Traced(traced)])
 }
 
 fn unsupported(operator: &str) -> super::error::Stop {

@@ -9,7 +9,7 @@ use super::node::axis_of;
 
 /// A reshape by the parties, or by the client behind its softmax.
 fn to_shape(call: &mut Call, x: &Traced, shape: Vec<usize>) -> Outcome<Traced> {
-    let Some((softmax, steps)) = &x.client else { return call.emit_reshape(x, shape) };
+    let Some((source, steps)) = &x.client else { return call.emit_reshape(x, shape) };
     if shape.iter().product::<usize>() != x.shape.iter().product::<usize>() {
         return Err(mismatch(format!("{:?} does not hold as many elements as {shape:?}", x.shape)));
     }
@@ -17,7 +17,7 @@ fn to_shape(call: &mut Call, x: &Traced, shape: Vec<usize>) -> Outcome<Traced> {
     if shape != x.shape {
         steps.push(ClientStep::Reshape { shape: shape.clone() });
     }
-    Ok(Traced { id: x.id, shape, client: Some((softmax.clone(), steps)) })
+    Ok(Traced { id: x.id, shape, client: Some((source.clone(), steps)) })
 }
 
 /// `Identity`, `Dropout` in inference, `Cast` between float types, `Concat` of one.
@@ -28,7 +28,9 @@ pub(super) fn identity(call: &mut Call) -> Outcome<Traced> {
     match view.operator() {
         "Cast" => {
             let to = view.int("to")?.unwrap_or(0);
-            if ![1, 10, 11, 16].contains(&to) {
+            let is_index = |s: &ClientStep| matches!(s, ClientStep::ArgMax { .. });
+            let integers = x.client.as_ref().is_some_and(|(_, steps)| steps.iter().any(is_index));
+            if ![1, 10, 11, 16].contains(&to) && !(integers && [6, 7].contains(&to)) {
                 let reason = format!("is {to}, no float type");
                 return Err(view.bad_attribute("to", reason, "keep values between layers as floats"));
             }
@@ -185,23 +187,25 @@ pub(super) fn softmax(call: &mut Call) -> Outcome<Traced> {
             ClientStep::Reshape { shape: x.shape.clone() },
         ]
     };
-    Ok(Traced { id: x.id, shape: x.shape, client: Some((view.name.clone(), steps)) })
+    let source = format!("softmax `{}`", view.name);
+    Ok(Traced { id: x.id, shape: x.shape, client: Some((source, steps)) })
 }
 
-/// `Pad` with zeros on the two middle or the two last axes of a map.
+/// `Pad`, with zeros or with elements of the tensor; not of the batch axis.
 pub(super) fn pad(call: &mut Call) -> Outcome<Traced> {
     let view = call.view;
     view.only(&["mode", "pads", "value"])?;
     let x = call.tensor(0, "data")?;
     let mode = view.string("mode")?.unwrap_or_else(|| "constant".into());
-    if mode != "constant" {
-        return Err(view.bad_attribute("mode", format!("is `{mode}`"), "pad with zeros"));
+    if !["constant", "reflect", "edge", "wrap"].contains(&mode.as_str()) {
+        let remedy = "pad with zeros, or by reflect, edge or wrap";
+        return Err(view.bad_attribute("mode", format!("is `{mode}`"), remedy));
     }
     let value = match call.optional(2, "constant_value")? {
         Some(v) => v.floats()?.first().copied().unwrap_or(0.0),
         None => view.float("value", 0.0)?,
     };
-    if value != 0.0 {
+    if value != 0.0 && mode == "constant" {
         return Err(fault(Problem::Mismatch(format!("pads with {value}")), "pad with zeros"));
     }
     let given = call.integers("pads", 1, "pads")?.ok_or_else(|| mismatch("no pads are given"))?;
@@ -231,6 +235,15 @@ pub(super) fn pad(call: &mut Call) -> Outcome<Traced> {
     if around.iter().all(|a| *a == [0, 0]) {
         return call.emit(Op::Identity, &x);
     }
+    if around[0] != [0, 0] {
+        return Err(fault(
+            Problem::Mismatch(format!("pads the batch axis of {:?} by {:?}", x.shape, around[0])),
+            "pad channels, height and width only",
+        ));
+    }
+    if mode != "constant" {
+        return by_picking(call, &x, &mode, &around);
+    }
     let four = |h: [usize; 2], w: [usize; 2]| Op::Pad { pad: [h[0], w[0], h[1], w[1]] };
     match around.as_slice() {
         [[0, 0], [0, 0], h, w] => call.emit(four(*h, *w), &x),
@@ -239,9 +252,47 @@ pub(super) fn pad(call: &mut Call) -> Outcome<Traced> {
             let padded = call.emit(four(*h, *w), &map)?;
             call.emit_as("/nhwc", Op::Transpose { perm: vec![0, 2, 3, 1] }, &padded)
         }
-        _ => Err(fault(
-            Problem::Mismatch(format!("pads axes of {:?} other than height and width by {around:?}", x.shape)),
-            "pad only the height and width of a map",
-        )),
+        _ => {
+            let padded = axes_of(&around);
+            let mut value = x;
+            for (i, &axis) in padded.iter().enumerate() {
+                let [before, after] = around[axis];
+                let n = value.shape[axis];
+                let op = Op::Scatter { axis, size: before + n + after, indices: (before..before + n).collect() };
+                value = call.emit_as(&step_suffix(i, &padded), op, &value)?;
+            }
+            Ok(value)
+        }
     }
+}
+
+/// Axes that are padded.
+fn axes_of(around: &[[usize; 2]]) -> Vec<usize> {
+    (0..around.len()).filter(|i| around[*i] != [0, 0]).collect()
+}
+
+/// The last of several steps bears the node's name.
+fn step_suffix(step: usize, axes: &[usize]) -> String {
+    if step + 1 == axes.len() { String::new() } else { format!("/axis{}", axes[step]) }
+}
+
+/// Pads with elements of the tensor itself.
+fn by_picking(call: &mut Call, x: &Traced, mode: &str, around: &[[usize; 2]]) -> Outcome<Traced> {
+    let padded = axes_of(around);
+    let mut value = x.clone();
+    for (i, &axis) in padded.iter().enumerate() {
+        let (n, [before, after]) = (x.shape[axis] as isize, around[axis].map(|v| v as isize));
+        if mode == "reflect" && before.max(after) >= n {
+            return Err(mismatch(format!("reflects {} elements of an axis of {n}", before.max(after))));
+        }
+        let position = |p: isize| match mode {
+            "reflect" if p < 0 => -p,
+            "reflect" if p >= n => 2 * (n - 1) - p,
+            "wrap" => p.rem_euclid(n),
+            _ => p.clamp(0, n - 1),
+        };
+        let indices = (-before..n + after).map(|p| position(p).unsigned_abs()).collect();
+        value = call.emit_as(&step_suffix(i, &padded), Op::Gather { axis, indices }, &value)?;
+    }
+    Ok(value)
 }

@@ -12,14 +12,21 @@
 //! multiplied by the integer nearest to `2^(p + q) / n` and truncated by `p + q` bits; `q` of up to
 //! 12 bits bound the relative error of the divisor by `2^-(q + 1)`.
 //!
+//! An interpolation has factors of `b` bits per axis: as many as make them exact, else up to 12 and at
+//! least 6; both axes are truncated together. With inexact factors a value moves by at most
+//! `2^-(b + 1)` of the difference of its two neighbours, and never out from between them.
+//!
+//! What is joined has one scale, as summands have; where the result goes to a linear layer, only the
+//! parts that need it are re-masked or refreshed.
+//!
 //! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. What room a layer's
 //! values leave goes to its weights: their fraction bits grow as long as no more bytes travel.
 
 use std::collections::BTreeMap;
 
 use bcc_ir::graph::{
-    ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Stage, Violations, block_sum_factor,
-    interval, verify,
+    ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Sample, Stage, Violations,
+    block_sum_factor, exact_bits, interval, verify,
 };
 use thiserror::Error;
 
@@ -57,7 +64,7 @@ pub enum QuantizeError {
         what: &'static str,
     },
     /// Summands on different scales.
-    #[error("node \"{0}\" adds values of different scales; an average pool before a sum must divide evenly")]
+    #[error("node \"{0}\" adds or joins values of different scales; an average pool before a sum must divide evenly")]
     Scales(String),
     /// The integers do not keep the bounds of the real numbers.
     #[error(
@@ -76,6 +83,9 @@ pub enum QuantizeError {
 }
 
 const DIVISION_BITS: u8 = 12;
+/// Most bits of the factors of an interpolation, and how many it has at least where they are not exact.
+const FACTOR_BITS: u8 = 12;
+const LEAST_FACTOR_BITS: u8 = 6;
 /// Inputs of up to 2^4 have all the fraction bits of other values.
 const INPUT_MAGNITUDE_BITS: f64 = 4.0;
 const MOST_WEIGHT_BITS: u8 = 24;
@@ -204,6 +214,8 @@ impl Attempt {
                 let client = if dealt { ClientShare::Dealt } else { ClientShare::Local };
                 self.set(id, Fixed { modulus: x.modulus.min(y.modulus), client, ..x })
             }
+            (Op::Concat { .. }, Some(_)) => self.concat(id, &operands),
+            (Op::Resample { axis, samples, .. }, Some(x)) => self.resample(id, axis, samples, x),
             (
                 Op::Pad { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Reshape { .. } | Op::Transpose { .. },
                 Some(x),
@@ -254,7 +266,7 @@ impl Attempt {
         }
         let own = bits(range.bound / unit, 1);
         self.graph.users(id).into_iter().try_fold(own, |most, u| match self.graph.node(u).op {
-            Op::Conv { .. } | Op::Dense { .. } | Op::AvgPool { .. } => None,
+            Op::Conv { .. } | Op::Dense { .. } | Op::AvgPool { .. } | Op::Resample { .. } => None,
             _ => Some(most.max(self.gate_bits(u)?)),
         })
     }
@@ -279,7 +291,19 @@ impl Attempt {
         {
             return Ok(made);
         }
-        let made = if wide {
+        let parts = self.graph.operands(operand);
+        let made = if let Op::Concat { axis, .. } = self.graph.node(operand).op
+            && self.some_part_will_do(&parts, need)?
+        {
+            // Only the parts that need it.
+            let parts = parts.into_iter().map(|o| self.dealt_operand(o, need)).collect::<Result<Vec<_>, _>>()?;
+            let made =
+                self.beside(operand, Op::Concat { axis, parts: 1 }, Fixed { client: ClientShare::Dealt, ..x })?;
+            self.graph.set_operands(made, &parts);
+            self.graph.node_mut(made).op = Op::Concat { axis, parts: parts.len() };
+            self.concat(made, &parts)?;
+            made
+        } else if wide {
             self.beside(operand, Op::Remask, Fixed { client: ClientShare::Dealt, ..x })?
         } else {
             let units = self.range(operand)?.bound / x.unit();
@@ -289,6 +313,73 @@ impl Attempt {
         };
         self.dealt.insert(operand, made);
         Ok(made)
+    }
+
+    /// Whether one of several values is dealt and has `need` bits.
+    fn some_part_will_do(&self, parts: &[NodeId], need: u32) -> Result<bool, QuantizeError> {
+        let types = parts.iter().map(|o| self.fixed(*o)).collect::<Result<Vec<_>, _>>()?;
+        Ok(types.iter().any(|f| f.client == ClientShare::Dealt && u32::from(f.modulus) >= need))
+    }
+
+    /// Parts of one scale; the result has the least of their moduli.
+    fn concat(&mut self, id: NodeId, parts: &[NodeId]) -> Result<(), QuantizeError> {
+        let types = parts.iter().map(|o| self.fixed(*o)).collect::<Result<Vec<_>, _>>()?;
+        let first = *types.first().ok_or_else(|| self.unfit(id))?;
+        if types.iter().any(|f| (first.unit() / f.unit() - 1.0).abs() > 1e-9) {
+            return Err(QuantizeError::Scales(self.graph.node(id).name.clone()));
+        }
+        let dealt = types.iter().all(|f| f.client == ClientShare::Dealt);
+        let client = if dealt { ClientShare::Dealt } else { ClientShare::Local };
+        let modulus = types.iter().map(|f| f.modulus).min().unwrap_or(first.modulus);
+        self.set(id, Fixed { modulus, client, ..first })
+    }
+
+    /// Interpolation along one axis. Where one along another axis follows alone, both are truncated
+    /// together behind it.
+    fn resample(&mut self, id: NodeId, axis: usize, samples: Vec<Sample>, x: Fixed) -> Result<(), QuantizeError> {
+        let more = self.resamples_next(id);
+        let mut left = 1;
+        let mut at = id;
+        while let Some(next) = self.resamples_next(at) {
+            (left, at) = (left + 1, next);
+        }
+        let operand = self.graph.operand(id);
+        let need = bits(self.range(operand)?.bound / x.unit(), 1);
+        let wish = exact_bits(&samples, FACTOR_BITS).unwrap_or(FACTOR_BITS);
+        let least = u32::from(wish.min(LEAST_FACTOR_BITS));
+        self.fit(id, need + left * least, x.modulus, "an interpolation needs six bits for the factors of each axis")?;
+        let room = (u32::from(x.modulus) - need) / left;
+        let factor_bits = u32::from(wish).min(room) as u8;
+        self.graph.node_mut(id).op = Op::Resample { axis, samples, bits: factor_bits };
+        self.set(id, Fixed { frac: x.frac + factor_bits, ..x })?;
+        if more.is_some() {
+            return Ok(());
+        }
+        let mut all = 0;
+        let mut at = id;
+        while let Op::Resample { bits, .. } = self.graph.node(at).op {
+            all += bits;
+            at = self.graph.operand(at);
+            if self.resamples_next(at).is_none() {
+                break;
+            }
+        }
+        if all > 0 {
+            self.truncated(id, all)?;
+        }
+        Ok(())
+    }
+
+    /// The interpolation along a later axis that alone reads another one.
+    fn resamples_next(&self, id: NodeId) -> Option<NodeId> {
+        let axis = |id: NodeId| match self.graph.node(id).op {
+            Op::Resample { axis, .. } => Some(axis),
+            _ => None,
+        };
+        match self.graph.users(id)[..] {
+            [user] if axis(id)? < axis(user)? && self.graph.output() != Some(id) => Some(user),
+            _ => None,
+        }
     }
 
     fn block_relu(&mut self, id: NodeId, operand: NodeId, x: Fixed) -> Result<(), QuantizeError> {
@@ -341,11 +432,11 @@ impl Attempt {
     }
 
     /// Whether every way on from a value leads to a linear layer or the output before it is added
-    /// to another one.
+    /// to another one or joined with one.
     fn gain_goes_on(&self, id: NodeId) -> bool {
         self.graph.users(id).into_iter().all(|u| match self.graph.node(u).op {
             Op::Conv { .. } | Op::Dense { .. } => true,
-            Op::Add | Op::Sub => false,
+            Op::Add | Op::Sub | Op::Concat { .. } => false,
             _ => self.gain_goes_on(u),
         })
     }

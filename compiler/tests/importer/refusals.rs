@@ -22,7 +22,6 @@ fn says(message: &str, parts: &[&str]) {
 #[test]
 fn operators() {
     says(&of_node("LeakyRelu", vec![]), &["node `n_y` (LeakyRelu)", "not supported", "Relu in its place"]);
-    says(&of_node("Resize", vec![]), &["n_y", "Resize", "without upsampling"]);
     says(&of_node("Frobnicate", vec![]), &["operator Frobnicate is not supported", "replace it"]);
     says(&of_node("LogSoftmax", vec![]), &["LogSoftmax", "Softmax, or in the logits"]);
     says(&of_node("Gather", vec![int("axis", 1)]), &["Gather", "constants only"]);
@@ -51,8 +50,8 @@ fn attributes() {
     says(&pool(vec![ints("dilations", &[9, 9])]), &["does not fit a 6x6 map"]);
     says(&of_node("MaxPool", vec![]), &["`kernel_shape` is missing"]);
     says(&of_node("Pad", vec![ints("pads", &[0, 0, -1, 0, 0, 0, 0, 0])]), &["padding of -1"]);
-    says(&of_node("Pad", vec![ints("pads", &[1, 0, 0, 0, 0, 0, 0, 0])]), &["other than height and width"]);
-    says(&of_node("Pad", vec![ints("pads", &[0; 8]), string("mode", "reflect")]), &["`mode` is `reflect`"]);
+    says(&of_node("Pad", vec![ints("pads", &[1, 0, 0, 0, 0, 0, 0, 0])]), &["pads the batch axis"]);
+    says(&of_node("Pad", vec![ints("pads", &[0; 8]), string("mode", "mirror")]), &["`mode` is `mirror`", "edge"]);
     says(&of_node("Softmax", vec![int("axis", 7)]), &["`axis` is 7"]);
     says(&of_node("Transpose", vec![ints("perm", &[0, 0, 1, 2])]), &["no permutation"]);
     says(&of_node("Conv", vec![]), &["operand 1 (W) is missing"]);
@@ -202,12 +201,15 @@ fn all_problems_at_once() {
     m.random(&mut Rng(1), "w", &[1, 5, 1, 1]);
     m.node("Conv", "b", &["a", "w"], vec![]);
     m.node("Relu", "c", &["b"], vec![]);
-    m.node("Resize", "d", &["c"], vec![]);
+    m.node("ConvTranspose", "d", &["c"], vec![]);
     m.node("HardSwish", "e", &["a"], vec![]);
     m.node("Add", "y", &["d", "e"], vec![]);
     let errors = m.import().unwrap_err();
     let sites: Vec<String> = errors.0.iter().map(|e| e.site.to_string()).collect();
-    assert_eq!(sites, ["node `n_a` (Sigmoid)", "node `n_b` (Conv)", "node `n_d` (Resize)", "node `n_e` (HardSwish)"]);
+    assert_eq!(
+        sites,
+        ["node `n_a` (Sigmoid)", "node `n_b` (Conv)", "node `n_d` (ConvTranspose)", "node `n_e` (HardSwish)"]
+    );
     says(&errors.to_string(), &["4 problems\n  1. node `n_a`", "\n  4. "]);
     assert!(matches!(errors.0[0].problem, Problem::Operator(_)));
     assert!(matches!(&errors.0[0].site, Site::Node { name, .. } if name == "n_a"));

@@ -165,6 +165,19 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             all
         }
         Op::Scatter { .. } => each(&Interval::with_zero),
+        Op::Concat { axis: 1, .. } => operands.iter().flat_map(|o| o.iter().copied()).collect(),
+        Op::Concat { .. } => {
+            let same = operands.iter().all(|o| o.len() == x.len());
+            let join =
+                |a: Channels, b: &&[Interval]| -> Channels { a.iter().zip(*b).map(|(a, b)| a.hull(*b)).collect() };
+            if same { operands.iter().fold(x.to_vec(), join) } else { operands.iter().map(|o| hull(o)).collect() }
+        }
+        // The factors of a sample add up to one, also as integers.
+        Op::Resample { axis: 1, samples, .. } => {
+            let of = |i: usize| x.get(i).copied().unwrap_or(hull(x));
+            samples.iter().map(|s| of(s.low).hull(of(s.high))).collect()
+        }
+        Op::Resample { .. } => x.to_vec(),
         Op::Gather { .. } | Op::Identity | Op::Reduce { .. } | Op::Remask | Op::Refresh => x.to_vec(),
         Op::Truncate { .. } => each(&|c| Interval { lo: c.lo - unit, hi: c.hi + unit }),
         Op::BlockRelu { blocks, .. } => x

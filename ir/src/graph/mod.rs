@@ -5,9 +5,11 @@
 //! been planned yet: every channel has the block 1x1. After quantization every node carries a
 //! [`Fixed`] type, and [`verify()`] proves that nothing overflows under the stated ranges.
 
+mod client;
 pub mod interval;
 mod op;
 pub(crate) mod print;
+mod resample;
 mod shape;
 mod text;
 mod types;
@@ -23,7 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::geometry::{ConvShape, PoolShape};
 
+pub use client::{ClientStep, epilogue_shape, run_epilogue};
 pub use op::Op;
+pub use resample::{Sample, covers, exact_bits};
 pub use shape::{ShapeError, infer_shape};
 pub use text::TextError;
 pub use types::{ClientShare, Evidence, Fixed, Range};
@@ -117,21 +121,6 @@ pub fn map_of(shape: &[usize]) -> Option<(usize, [usize; 2])> {
         [1, c] => Some((c, [1, 1])),
         _ => None,
     }
-}
-
-/// What the client does in the clear with the opened output.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum ClientStep {
-    /// Softmax over an axis.
-    Softmax {
-        /// Axis of the output.
-        axis: usize,
-    },
-    /// The same elements in another shape.
-    Reshape {
-        /// The new shape.
-        shape: Vec<usize>,
-    },
 }
 
 /// A network: one input, one output, constants, and steps that the client does in the clear.
@@ -342,6 +331,17 @@ impl Graph {
             self.dag.remove_edge(e);
         }
         self.dag.add_edge(new, user, position as u8);
+    }
+
+    /// Lets a node read these operands and no others.
+    pub fn set_operands(&mut self, user: NodeId, operands: &[NodeId]) {
+        let old: Vec<_> = self.dag.edges_directed(user, Direction::Incoming).map(|e| e.id()).collect();
+        for e in old {
+            self.dag.remove_edge(e);
+        }
+        for (i, &o) in operands.iter().enumerate() {
+            self.dag.add_edge(o, user, i as u8);
+        }
     }
 
     /// Removes a unary node: its users read its operand. The node's origin goes to `heir`.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ConstId;
+use super::{ConstId, Sample};
 use crate::geometry::{Block, Window};
 
 /// What a node computes. Operand shapes are those of the operand nodes.
@@ -82,6 +82,22 @@ pub enum Op {
         /// Positions in the result, ascending, one per position of the operand.
         indices: Vec<usize>,
     },
+    /// Tensors one behind the other along one axis; of the other axes they have the same.
+    Concat {
+        /// Axis of the operands.
+        axis: usize,
+        /// Number of operands, up to 255.
+        parts: usize,
+    },
+    /// Interpolates along one axis, see [`Sample`]. The fraction grows by `bits`.
+    Resample {
+        /// Axis of the operand.
+        axis: usize,
+        /// One entry per position of that axis in the result.
+        samples: Vec<Sample>,
+        /// Bits of the factors; 0 before quantization, where the factors are real.
+        bits: u8,
+    },
     /// Same elements, another shape.
     Reshape {
         /// The new shape.
@@ -132,6 +148,7 @@ impl Op {
         match self {
             Op::Input => 0,
             Op::Add | Op::Sub => 2,
+            Op::Concat { parts, .. } => *parts,
             _ => 1,
         }
     }
@@ -162,6 +179,8 @@ impl Op {
             Op::MaxPool { .. } => "max_pool",
             Op::Gather { .. } => "gather",
             Op::Scatter { .. } => "scatter",
+            Op::Concat { .. } => "concat",
+            Op::Resample { .. } => "resample",
             Op::Reshape { .. } => "reshape",
             Op::Transpose { .. } => "transpose",
             Op::Identity => "identity",

@@ -63,6 +63,11 @@ impl Graph {
             Op::SumPool { window, divisor } => format!("{window} /{divisor}"),
             Op::Gather { axis, indices } => format!("axis={axis} [{}]", progressions(indices)),
             Op::Scatter { axis, size, indices } => format!("axis={axis} [{}] of {size}", progressions(indices)),
+            Op::Concat { axis, .. } => format!("axis={axis}"),
+            Op::Resample { axis, samples, bits } => {
+                let bits = if *bits == 0 { String::new() } else { format!(" bits={bits}") };
+                format!("axis={axis} to {}{bits}", samples.len())
+            }
             Op::Reshape { shape } => dims(shape),
             Op::Transpose { perm } => format!("{perm:?}"),
             Op::BlockRelu { blocks, plannable } => {
@@ -165,6 +170,11 @@ impl fmt::Display for Graph {
             match step {
                 ClientStep::Softmax { axis } => writeln!(f, "  client softmax axis={axis}")?,
                 ClientStep::Reshape { shape } => writeln!(f, "  client reshape {}", dims(shape))?,
+                ClientStep::Transpose { perm } => writeln!(f, "  client transpose {perm:?}")?,
+                ClientStep::Resample { axis, samples } => {
+                    writeln!(f, "  client resample axis={axis} to {}", samples.len())?;
+                }
+                ClientStep::ArgMax { axis, .. } => writeln!(f, "  client argmax axis={axis}")?,
             }
         }
         Ok(())

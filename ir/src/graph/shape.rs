@@ -137,6 +137,34 @@ pub fn infer_shape<'a>(
             shape[*axis] = *size;
             Ok(shape)
         }
+        Op::Concat { axis, parts } => {
+            if !(1..=255).contains(parts) {
+                return Err(bad(format!("{parts} operands; 1 to 255 can be joined")));
+            }
+            let mut shape = x.to_vec();
+            if *axis >= shape.len() {
+                return Err(bad(format!("axis {axis} of shape {x:?}")));
+            }
+            let mut size = 0usize;
+            for o in operands {
+                let fits = o.len() == x.len() && o.iter().zip(x).enumerate().all(|(i, (a, b))| i == *axis || a == b);
+                if !fits {
+                    return Err(bad(format!("operands of shapes {x:?} and {o:?} do not join along axis {axis}")));
+                }
+                size = size.saturating_add(o[*axis]);
+            }
+            shape[*axis] = size;
+            Ok(shape)
+        }
+        Op::Resample { axis, samples, .. } => {
+            let mut shape = x.to_vec();
+            let n = *shape.get(*axis).ok_or_else(|| bad(format!("axis {axis} of shape {x:?}")))?;
+            if !samples.iter().all(|s| s.fits(n)) {
+                return Err(bad(format!("a sample outside of an axis of {n}, or a weight outside of 0 to 1")));
+            }
+            shape[*axis] = samples.len();
+            Ok(shape)
+        }
         Op::Reshape { shape } => {
             if elements(shape) != elements(x) {
                 return Err(bad(format!("{x:?} does not hold as many elements as {shape:?}")));

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, elements, infer_shape, interval};
+use super::{
+    ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, elements, epilogue_shape, infer_shape,
+    interval,
+};
 use crate::geometry::Block;
 
 /// How far a graph has come through the passes.
@@ -64,7 +67,8 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
 /// 3. names are unique, and every node has an origin;
 /// 4. the shape of every node is the one that follows from its operands, and holds 1 to 2^36
 ///    elements;
-/// 5. constants hold as many elements as their shape says, and real ones are finite.
+/// 5. constants hold as many elements as their shape says, and real ones are finite; the client's
+///    steps fit the output.
 ///
 /// From [`Stage::Canonical`] on:
 ///
@@ -138,6 +142,11 @@ impl Checker<'_> {
         if g.output().is_none_or(|o| !order.contains(&o)) {
             self.report(&g.name, "the graph has no output");
         }
+        if let Some(output) = g.output().filter(|o| order.contains(o))
+            && let Err(what) = epilogue_shape(&g.epilogue, &g.node(output).shape)
+        {
+            self.report(&g.name, what);
+        }
         for (i, c) in g.consts.iter().enumerate() {
             if elements(&c.shape) != c.data.len() {
                 self.report(format!("constant {i} \"{}\"", c.name), "its elements do not fill its shape");
@@ -193,6 +202,7 @@ impl Checker<'_> {
                     | Op::Divide { .. }
                     | Op::Truncate { .. }
                     | Op::Reduce { .. }
+                    | Op::Resample { bits: 1.., .. }
                     | Op::Remask
                     | Op::Refresh
             );
@@ -349,6 +359,14 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             let client = if x.client == Dealt && y.client == Dealt { Dealt } else { Local };
             expect(Fixed { modulus: x.modulus.min(y.modulus), client, ..x })
         }
+        Op::Concat { .. } => {
+            if let Some(y) = operands.iter().find(|y| (x.unit() / y.unit() - 1.0).abs() > 1e-9) {
+                return Err(format!("its operands have different scales, {} and {}", x.unit(), y.unit()));
+            }
+            let client = if operands.iter().all(|y| y.client == Dealt) { Dealt } else { Local };
+            expect(Fixed { modulus: operands.iter().map(|y| y.modulus).min().unwrap_or(0), client, ..x })
+        }
+        Op::Resample { bits, .. } => expect(Fixed { frac: x.frac.saturating_add(*bits), ..x }),
         Op::Truncate { bits } => {
             if *bits > x.frac || *bits >= x.modulus {
                 return Err(format!("cannot drop {bits} of {} fraction bits", x.frac));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::graph::epilogue_shape;
+
 use super::traffic::{Stuck, schedule};
 use super::typing::{MAX_LEN, check};
 use super::{Inst, Instruction, Message, Phase, Program, Role, Scope, Type, leak};
@@ -59,7 +61,7 @@ pub struct Verified(());
 /// 8. every other message is masked by a stream that its receiver cannot draw and that no other
 ///    message to that receiver gives away, so a stream is never used twice as a mask (module
 ///    `leak` has the argument);
-/// 9. the taps, layers and ports refer to what is there.
+/// 9. the taps, layers and ports refer to what is there, and the client's steps fit the output.
 pub fn verify(program: &Program) -> Result<Verified, Faults> {
     let mut faults = Vec::new();
     sizes(program, &mut faults);
@@ -278,6 +280,9 @@ fn reports(program: &Program, faults: &mut Vec<Fault>) {
         if !real(port.gain) || !real(port.bound) || port.frac > 62 {
             faults.push(Fault::new(format!("port \"{}\"", port.name), "has no usable scale or bound"));
         }
+    }
+    if let Err(what) = epilogue_shape(&program.epilogue, &program.output.shape) {
+        faults.push(Fault::new("the output", what));
     }
     for tap in &program.taps {
         let ty = |role: Role, b: u32| program.code(role).buffers.get(b as usize).copied();

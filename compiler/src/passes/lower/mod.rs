@@ -13,7 +13,7 @@ mod linear;
 
 use std::collections::BTreeMap;
 
-use bcc_ir::graph::{ConstData, ConstId, Graph, Node, NodeId, Op};
+use bcc_ir::graph::{ConstData, ConstId, Graph, Node, NodeId, Op, Sample};
 use bcc_ir::program::{
     BufferId, Inst, Layer, Phase, Port, Program, Role, Source, Stream, Tap, Type, WeightEntry, WeightWidth,
 };
@@ -160,6 +160,13 @@ impl Lowering<'_> {
             Op::Remask => self.remask(x[0]),
             Op::Add => self.local2(Inst::Add, x[0], x[1], out),
             Op::Sub => self.local2(Inst::Sub, x[0], x[1], out),
+            Op::Concat { axis, .. } => {
+                let row = |o: &NodeId| graph.node(*o).shape[*axis..].iter().product::<usize>();
+                self.concat(&operands.iter().map(row).collect::<Vec<_>>(), &x, out)
+            }
+            Op::Resample { axis, samples, bits } => {
+                self.resample(&graph.node(operands[0]).shape, *axis, samples, *bits, x[0], out)
+            }
             Op::Truncate { bits } => self.truncate(*bits, x[0], out),
             Op::Reshape { .. } => x[0],
             op => {
@@ -245,14 +252,46 @@ impl Lowering<'_> {
     }
 
     fn local2(&mut self, inst: Inst, x: Shares, y: Shares, out: Type) -> Shares {
+        self.local_all(inst, &[x, y], out)
+    }
+
+    /// As [`local`](Self::local), of several operands; the dealer has its copy where it has all of theirs.
+    fn local_all(&mut self, inst: Inst, x: &[Shares], out: Type) -> Shares {
         let b = &mut self.b;
-        let client = b.emit(Role::Client, Phase::Offline, inst.clone(), &[x.client, y.client], out);
-        let dealer = match (x.dealer, y.dealer) {
-            (Some(dx), Some(dy)) => Some(b.emit(Role::Dealer, Phase::Offline, inst.clone(), &[dx, dy], out)),
-            _ => None,
-        };
-        let server = b.emit(Role::Server, Phase::Online, inst, &[x.server, y.server], out);
+        let of = |side: fn(&Shares) -> BufferId| x.iter().map(side).collect::<Vec<_>>();
+        let client = b.emit(Role::Client, Phase::Offline, inst.clone(), &of(|x| x.client), out);
+        let copies: Option<Vec<BufferId>> = x.iter().map(|x| x.dealer).collect();
+        let dealer = copies.map(|d| b.emit(Role::Dealer, Phase::Offline, inst.clone(), &d, out));
+        let server = b.emit(Role::Server, Phase::Online, inst, &of(|x| x.server), out);
         shares(client, server, dealer, out)
+    }
+
+    /// Joins parts, of each of which `rows` elements lie together.
+    fn concat(&mut self, rows: &[usize], x: &[Shares], out: Type) -> Shares {
+        let inner = rows.iter().copied().fold(0, gcd).max(1);
+        let part = |(i, row): (usize, &usize)| std::iter::repeat_n(Source::Operand(i as u8), row / inner);
+        let slab: Vec<Source> = rows.iter().enumerate().flat_map(part).collect();
+        let outer = x[0].len / rows[0].max(1);
+        self.local_all(Inst::Assemble { inner, sources: slab.repeat(outer) }, x, out)
+    }
+
+    /// Interpolation is linear with public factors, so each share goes through it: the two elements of
+    /// every sample are gathered, multiplied by their factors and added.
+    fn resample(&mut self, shape: &[usize], axis: usize, samples: &[Sample], bits: u8, x: Shares, out: Type) -> Shares {
+        let inner: usize = shape[axis + 1..].iter().product();
+        let mut side = |position: fn(&Sample) -> usize, which: usize| {
+            let gather = Inst::Gather {
+                outer: shape[..axis].iter().product(),
+                axis: shape[axis],
+                inner,
+                indices: samples.iter().map(position).collect(),
+            };
+            let picked = self.local(gather, x, out);
+            let factors = samples.iter().flat_map(|s| std::iter::repeat_n(s.factors(bits)[which], inner)).collect();
+            self.local(Inst::Scale { factors }, picked, out)
+        };
+        let (low, high) = (side(|s| s.low, 0), side(|s| s.high, 1));
+        self.local2(Inst::Add, low, high, out)
     }
 
     /// Drops `bits` low bits of both shares: `floor(c / 2^f) + floor((s + 2^f) / 2^f)`. With
@@ -326,6 +365,10 @@ impl Lowering<'_> {
         let opened = b.emit(Role::Client, Phase::Online, Inst::Add, &[x.client, s[0]], x.ty());
         b.effect(Role::Client, Phase::Online, Inst::Output, &[opened]);
     }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Positions of one slab of a scatter; as its indices ascend, each takes the operand's next one.

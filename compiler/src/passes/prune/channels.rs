@@ -54,6 +54,13 @@ pub(super) fn analyse(graph: &Graph) -> Result<Kept, PruneError> {
             match &flow {
                 Flow::Each => operands.iter().for_each(|o| need(*o, i)),
                 Flow::Picks(picks) => picks[i].iter().for_each(|p| need(operands[0], *p)),
+                Flow::Parts(sizes) => {
+                    let (mut part, mut at) = (0, i);
+                    while part + 1 < sizes.len() && at >= sizes[part] {
+                        (part, at) = (part + 1, at - sizes[part]);
+                    }
+                    need(operands[part], at);
+                }
                 Flow::Split(parts) => need(operands[0], i / parts),
                 Flow::Join(parts) => (i * parts..(i + 1) * parts).for_each(|p| need(operands[0], p)),
                 Flow::Layer(_) | Flow::Opaque => {}
@@ -82,6 +89,7 @@ fn zeros(graph: &Graph, id: NodeId, known: &BTreeMap<NodeId, Flags>) -> Result<F
             all.map(|i| vanishes(i) || operands.iter().all(|o| o[i])).collect()
         }
         Flow::Picks(picks) => picks.iter().map(|p| p.is_none_or(|i| operands[0][i])).collect(),
+        Flow::Parts(_) => operands.iter().flat_map(|o| o.iter().copied()).collect(),
         Flow::Split(parts) => all.map(|i| operands[0][i / parts]).collect(),
         Flow::Join(parts) => operands[0].chunks_exact(parts).map(|run| run.iter().all(|z| *z)).collect(),
         Flow::Layer(shape) => silent(graph, id, &shape, operands[0])?,

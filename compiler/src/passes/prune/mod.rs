@@ -79,6 +79,8 @@ enum Flow {
     Each,
     /// Each is the named channel of the operand, or zero.
     Picks(Vec<Option<usize>>),
+    /// Those of every operand, which has that many, one operand behind the other.
+    Parts(Vec<usize>),
     /// Each channel of the operand becomes that many in a row.
     Split(usize),
     /// That many channels of the operand in a row become one.
@@ -108,7 +110,9 @@ fn flow(graph: &Graph, id: NodeId) -> Flow {
             }
             Flow::Picks(picks)
         }
+        Op::Concat { axis: 1, .. } => Flow::Parts(operands.iter().map(|o| count(graph, *o)).collect()),
         Op::Gather { axis: 2.., .. } | Op::Scatter { axis: 2.., .. } => Flow::Each,
+        Op::Concat { axis: 2.., .. } | Op::Resample { axis: 2.., .. } => Flow::Each,
         Op::Transpose { perm } if perm.starts_with(&[0, 1]) => Flow::Each,
         Op::Reshape { .. } => {
             let (from, to) = (count(graph, operands[0]), count(graph, id));

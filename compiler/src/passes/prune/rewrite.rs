@@ -63,10 +63,8 @@ impl Rewrite<'_> {
         let shapes: Vec<&[usize]> = operands.iter().map(|o| graph.node(*o).shape.as_slice()).collect();
         let shape = infer_shape(&op, &shapes, |c| graph.get_const(c).map(|c| c.shape.as_slice()));
         let shape = shape.map_err(|source| PruneError::Shape { node: graph.node(id).name.clone(), source })?;
-        for (i, (old, new)) in graph.operands(id).into_iter().zip(operands).enumerate() {
-            if old != *new {
-                graph.set_operand(id, i, *new);
-            }
+        if graph.operands(id) != operands {
+            graph.set_operands(id, operands);
         }
         let node = graph.node_mut(id);
         (node.op, node.shape) = (op, shape);
@@ -159,6 +157,7 @@ impl Rewrite<'_> {
             }
             Flow::Each => self.each(id, op, &operands, holds),
             Flow::Picks(picks) => self.picks(id, operands[0], &picks, holds),
+            Flow::Parts(sizes) => self.parts(id, op, &operands, &sizes, holds),
             Flow::Split(parts) => {
                 let mut from: Vec<usize> = holds.iter().map(|i| i / parts).collect();
                 from.dedup();
@@ -230,6 +229,38 @@ impl Rewrite<'_> {
         }
         self.change(id, Op::Gather { axis: 1, indices }, &[x.node])?;
         Ok(Value { node: id, holds })
+    }
+
+    /// A join of channels: of those of every operand that stay.
+    fn parts(
+        &mut self,
+        id: NodeId,
+        op: Op,
+        operands: &[NodeId],
+        sizes: &[usize],
+        holds: Vec<usize>,
+    ) -> Result<Value, PruneError> {
+        let (mut first, mut new) = (0, Vec::new());
+        for (&operand, size) in operands.iter().zip(sizes) {
+            let own = holds.iter().filter(|i| (first..first + size).contains(*i));
+            let want: Vec<usize> = own.map(|i| i - first).collect();
+            if !want.is_empty() {
+                new.push(self.arrange(operand, &want)?);
+            }
+            first += size;
+        }
+        match new[..] {
+            [] => {
+                let node = self.one(operands[0])?;
+                Ok(self.replace(id, node, holds))
+            }
+            [node] => Ok(self.replace(id, node, holds)),
+            _ => {
+                let op = if let Op::Concat { axis, .. } = op { Op::Concat { axis, parts: new.len() } } else { op };
+                self.change(id, op, &new)?;
+                Ok(Value { node: id, holds })
+            }
+        }
     }
 
     fn reshape(&mut self, id: NodeId, op: Op, operand: NodeId, channels: usize) -> Result<(), PruneError> {
