@@ -110,6 +110,12 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
                 .collect()
         }
         Op::BlockRelu { blocks, .. } => block_relu(blocks, node.map().ok_or_else(unquantized)?.1, x),
+        Op::Clip { low, high } => {
+            let unit = node.fixed.ok_or_else(unquantized)?.unit();
+            let units = |b: &Option<f64>| b.map(|b| (b / unit).round() as i64);
+            let (low, high) = (units(low).unwrap_or(i64::MIN), units(high).unwrap_or(i64::MAX));
+            x.iter().map(|v| (*v).max(low).min(high)).collect()
+        }
         Op::Gather { axis, indices } => {
             let inner: usize = shape[axis + 1..].iter().product();
             let rows = x.chunks_exact(shape[*axis] * inner);

@@ -169,6 +169,11 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
             local::block_relu(&mut x, &node.shape, blocks);
             x
         }
+        Op::Clip { low, high } => {
+            let mut x = x.into_owned();
+            local::clip(&mut x, *low, *high);
+            x
+        }
         Op::Affine { scale, shift } => {
             let mut x = x.into_owned();
             local::affine(&mut x, reals(graph, *scale), reals(graph, *shift));
@@ -229,6 +234,7 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::Transpose { .. }
             | Op::Identity
             | Op::BlockRelu { .. }
+            | Op::Clip { .. }
     ) {
         return Err(FloatError::Quantized { node: name(), op: node.op.name() });
     }

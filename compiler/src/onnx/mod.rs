@@ -9,6 +9,7 @@
 //! Everything that is not supported is an error with the node, the reason and a remedy, and a file
 //! reports all of its problems at once.
 
+mod activations;
 mod arithmetic;
 mod call;
 mod constants;

@@ -102,6 +102,14 @@ pub enum Op {
         /// Whether a plan may choose the blocks; false inside a maximum, which is exact.
         plannable: bool,
     },
+    /// `min(max(x, low), high)`, exactly: one sign decision per pixel and bound. At least one bound
+    /// is there, both are finite, and `low < high`.
+    Clip {
+        /// Lower bound.
+        low: Option<f64>,
+        /// Upper bound.
+        high: Option<f64>,
+    },
     /// Drops `bits` fraction bits and as many bits of modulus, rounding error centred.
     Truncate {
         /// Bits dropped.
@@ -166,11 +174,20 @@ impl Op {
             Op::Transpose { .. } => "transpose",
             Op::Identity => "identity",
             Op::BlockRelu { .. } => "block_relu",
+            Op::Clip { .. } => "clip",
             Op::Truncate { .. } => "truncate",
             Op::Divide { .. } => "divide",
             Op::Reduce { .. } => "reduce",
             Op::Remask => "remask",
             Op::Refresh => "refresh",
+        }
+    }
+
+    /// Bounds of a clip that are there, the lower one first; none for other operators.
+    pub fn clip_bounds(&self) -> Vec<f64> {
+        match self {
+            Op::Clip { low, high } => low.iter().chain(high).copied().collect(),
+            _ => Vec::new(),
         }
     }
 

@@ -68,6 +68,10 @@ impl Graph {
             Op::BlockRelu { blocks, plannable } => {
                 format!("[{}]{}", runs::<Block>(blocks), if *plannable { "" } else { " fixed" })
             }
+            Op::Clip { low, high } => {
+                let bound = |b: &Option<f64>| b.map_or_else(|| "..".to_string(), short);
+                format!("[{}, {}]", bound(low), bound(high))
+            }
             Op::Truncate { bits } => bits.to_string(),
             Op::Divide { shift, divisors } => format!("2^{shift}/[{}]", runs(divisors)),
             Op::Reduce { modulus } => modulus.to_string(),

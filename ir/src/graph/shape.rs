@@ -161,6 +161,15 @@ pub fn infer_shape<'a>(
             }
             Ok(x.to_vec())
         }
+        Op::Clip { low, high } => {
+            let bounds = op.clip_bounds();
+            let apart = low.zip(*high).is_none_or(|(low, high)| low < high);
+            if bounds.is_empty() || !apart || bounds.iter().any(|b| !b.is_finite()) {
+                return Err(bad(format!("bounds {low:?} and {high:?} leave no interval")));
+            }
+            channels()?;
+            Ok(x.to_vec())
+        }
         Op::Divide { divisors, .. } => {
             let (_, [h, w]) = channels()?;
             if divisors.len() != elements(&[h, w]) || divisors.contains(&0) {

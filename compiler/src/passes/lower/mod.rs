@@ -7,6 +7,7 @@
 
 mod build;
 mod carry;
+mod clip;
 pub mod cost;
 mod gate;
 mod linear;
@@ -148,13 +149,19 @@ impl Lowering<'_> {
                 let shape = graph.conv_shape(id).ok_or_else(|| self.error(id, "its operand has no channels"))?;
                 self.linear(shape, *weight, *bias, x[0]).ok_or_else(|| self.error(id, "its operand is not dealt"))?
             }
-            Op::BlockRelu { blocks, .. } => {
-                let (_, map) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
+            Op::BlockRelu { .. } | Op::Clip { .. } => {
+                let (channels, map) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
                 let unit = fixed.unit();
                 let sum = node.range.and_then(|r| r.block_sum).map_or(f64::INFINITY, |(s, _)| s / unit);
                 let window = gate::window(sum, x[0].bits, self.options.drelu_window);
                 let window = window.ok_or_else(|| self.error(id, "its block sums have no bound"))?;
-                self.block_relu(blocks, map, window, x[0], fixed.modulus)
+                match &node.op {
+                    Op::BlockRelu { blocks, .. } => self.block_relu(blocks, map, window, x[0], fixed.modulus),
+                    op => {
+                        let bounds = clip::Bounds::of(op, unit);
+                        self.clip(bounds, (channels, map), window, x[0], fixed.modulus)
+                    }
+                }
             }
             Op::Refresh => self.refresh(x[0], fixed.modulus),
             Op::Remask => self.remask(x[0]),
@@ -185,6 +192,7 @@ impl Lowering<'_> {
         let fixed = node.fixed.map_or((0, 0), |f| (f.frac, f.modulus));
         let drelus = match (&node.op, node.map()) {
             (Op::BlockRelu { blocks, .. }, Some((_, [h, w]))) => blocks.iter().map(|b| b.drelus(h, w) as u64).sum(),
+            (Op::Clip { .. }, _) => (node.len() * node.op.clip_bounds().len()) as u64,
             _ => 0,
         };
         let entry = Layer {
