@@ -94,6 +94,9 @@ pub fn decode(port: &Port, epilogue: &[ClientStep], integers: &[i64]) -> Tensor 
         match step {
             ClientStep::Reshape { shape } => y.shape = shape.clone(),
             ClientStep::Softmax { axis } => softmax(&mut y, *axis),
+            ClientStep::Class { bits } => {
+                y.data.iter_mut().for_each(|v| *v = (0.0 - *v).rem_euclid(2f64.powi(i32::from(*bits))));
+            }
         }
     }
     y

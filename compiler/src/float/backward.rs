@@ -148,7 +148,7 @@ impl Executor<'_> {
             result
         };
         match &node.op {
-            Op::Identity | Op::Reshape { .. } => gradient,
+            Op::Identity | Op::Reshape { .. } | Op::Tag { .. } => gradient,
             Op::BlockRelu { blocks, .. } => {
                 let z = z.expect("a tape keeps the operands of its gates");
                 gradient.chunks_exact_mut(own).for_each(|g| local::gate_by(g, z, &node.shape, blocks));

@@ -163,7 +163,8 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
     let x = operands.next().expect("every operator but the input has an operand");
     let pool = || graph.pool_shape(id).expect("a pool reads a map");
     match &node.op {
-        Op::Identity | Op::Reshape { .. } => x.into_owned(),
+        // A tag is smaller than what fixed point resolves.
+        Op::Identity | Op::Reshape { .. } | Op::Tag { .. } => x.into_owned(),
         Op::BlockRelu { blocks, .. } => {
             let mut x = x.into_owned();
             local::block_relu(&mut x, &node.shape, blocks);
@@ -235,6 +236,7 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::Identity
             | Op::BlockRelu { .. }
             | Op::Clip { .. }
+            | Op::Tag { .. }
     ) {
         return Err(FloatError::Quantized { node: name(), op: node.op.name() });
     }
@@ -270,6 +272,9 @@ pub fn apply_epilogue(steps: &[ClientStep], output: Vec<f32>, shape: &[usize]) -
         match step {
             ClientStep::Softmax { axis } => local::softmax(&mut value, &shape, *axis),
             ClientStep::Reshape { shape: new } => shape.clone_from(new),
+            ClientStep::Class { bits } => {
+                value.iter_mut().for_each(|v| *v = (0.0 - *v).rem_euclid(f32::from(*bits).exp2()));
+            }
         }
     }
     (value, shape)

@@ -23,6 +23,7 @@ mod operators;
 mod oracle;
 mod pool;
 mod reshape;
+mod substitute;
 
 use std::path::Path;
 
@@ -32,6 +33,7 @@ use tract_onnx::pb::ModelProto;
 
 pub use error::{ImportError, ImportErrors, Problem, Site};
 pub use oracle::{Oracle, OracleError};
+pub use substitute::{MaxPools, Relu6};
 
 /// Choices that a file leaves open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,10 @@ pub struct ImportOptions {
     pub output: Option<String>,
     /// Shape of the input, `[1, ...]`, for a model that declares sizes symbolically.
     pub input_shape: Option<Vec<usize>>,
+    /// What ReLU6 and its like become.
+    pub relu6: Relu6,
+    /// What maximum pools become.
+    pub max_pools: MaxPools,
     /// Name of the graph. `None`: the file name without its extension, or the name in the bytes.
     pub name: Option<String>,
 }
@@ -69,7 +75,11 @@ pub fn import_bytes(bytes: &[u8], options: &ImportOptions) -> Result<Graph, Impo
     }
     let model = ModelProto::decode(bytes).map_err(|e| file_error(Problem::Malformed(e.to_string()), complete))?;
     match import::Importer::run(&model, options) {
-        (graph, errors) if errors.is_empty() => Ok(graph),
+        (mut graph, errors) if errors.is_empty() => {
+            substitute::relu6(&mut graph, options.relu6);
+            substitute::max_pools(&mut graph, options.max_pools);
+            Ok(graph)
+        }
         (_, errors) => Err(ImportErrors(errors)),
     }
 }

@@ -52,7 +52,7 @@ fn advice(operator: &str) -> Option<(&'static str, bool)> {
     })
 }
 
-const SUPPORTED: [&str; 35] = [
+const SUPPORTED: [&str; 36] = [
     "Add",
     "AveragePool",
     "BatchNormalization",
@@ -73,6 +73,7 @@ const SUPPORTED: [&str; 35] = [
     "MaxPool",
     "Mul",
     "Pad",
+    "ReduceMax",
     "ReduceMean",
     "Reshape",
     "Shape",
@@ -123,7 +124,7 @@ pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<O
         "MaxPool" => pool::max_pool(&mut call)?,
         "AveragePool" => pool::average_pool(&mut call)?,
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(&mut call)?,
-        "ReduceMean" => pool::reduce_mean(&mut call)?,
+        "ReduceMean" | "ReduceMax" => pool::reduce(&mut call)?,
         "Pad" => reshape::pad(&mut call)?,
         "Transpose" => reshape::transpose(&mut call)?,
         "Flatten" => reshape::flatten(&mut call)?,

@@ -135,7 +135,29 @@ impl Attempt {
         for id in self.graph.topo() {
             self.node(id)?;
         }
+        self.open_class()?;
         Ok(self.graph)
+    }
+
+    /// Where classes compete by their tags, the output is the tag of the winner alone.
+    fn open_class(&mut self) -> Result<(), QuantizeError> {
+        let tag = |id: NodeId| match self.graph.node(id).op {
+            Op::Tag { bits } => Some(bits),
+            _ => None,
+        };
+        let (Some(bits), Some(output)) = (self.graph.topo().into_iter().find_map(tag), self.graph.output()) else {
+            return Ok(());
+        };
+        let Node { name, origin, .. } = self.graph.node(output).clone();
+        let x = self.fixed(output)?;
+        let op = Op::LowBits { bits };
+        let id = self.graph.add(&format!("{name}/class"), origin, op, &[output]).map_err(|_| self.unfit(output))?;
+        let node = self.graph.node_mut(id);
+        node.fixed = Some(Fixed { frac: 0, modulus: bits, gain: 1.0, ..x });
+        let bound = (f64::from(bits) - 1.0).exp2();
+        node.range = Some(Range { bound, evidence: Evidence::Derived, block_sum: None });
+        self.graph.set_output(id);
+        Ok(())
     }
 
     fn unfit(&self, id: NodeId) -> QuantizeError {
@@ -203,6 +225,10 @@ impl Attempt {
                 let dealt = x.client == ClientShare::Dealt && y.client == ClientShare::Dealt;
                 let client = if dealt { ClientShare::Dealt } else { ClientShare::Local };
                 self.set(id, Fixed { modulus: x.modulus.min(y.modulus), client, ..x })
+            }
+            (Op::Tag { bits }, Some(x)) => {
+                let modulus = x.modulus.saturating_add(bits).min(self.ring);
+                self.set(id, Fixed { frac: x.frac + bits, modulus, ..x })
             }
             (
                 Op::Pad { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Reshape { .. } | Op::Transpose { .. },

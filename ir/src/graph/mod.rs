@@ -132,6 +132,11 @@ pub enum ClientStep {
         /// The new shape.
         shape: Vec<usize>,
     },
+    /// The position that a tag tells: `-v mod 2^bits` (see [`Op::Tag`]).
+    Class {
+        /// Bits of a position.
+        bits: u8,
+    },
 }
 
 /// A network: one input, one output, constants, and steps that the client does in the clear.

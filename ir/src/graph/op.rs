@@ -110,6 +110,19 @@ pub enum Op {
         /// Upper bound.
         high: Option<f64>,
     },
+    /// `2^bits x - i` in units of a result with `bits` more fraction bits, `i` the position on axis 1:
+    /// equal values differ by their position, the first is the largest, and the value itself does not
+    /// change by a unit of the operand. At most `2^bits` positions. The modulus grows by `bits`, up
+    /// to the ring.
+    Tag {
+        /// Bits of a position.
+        bits: u8,
+    },
+    /// The integer modulo `2^bits`: of a tagged value, the position's negative. Only in quantized graphs.
+    LowBits {
+        /// Bits that are left.
+        bits: u8,
+    },
     /// Drops `bits` fraction bits and as many bits of modulus, rounding error centred.
     Truncate {
         /// Bits dropped.
@@ -175,6 +188,8 @@ impl Op {
             Op::Identity => "identity",
             Op::BlockRelu { .. } => "block_relu",
             Op::Clip { .. } => "clip",
+            Op::Tag { .. } => "tag",
+            Op::LowBits { .. } => "low_bits",
             Op::Truncate { .. } => "truncate",
             Op::Divide { .. } => "divide",
             Op::Reduce { .. } => "reduce",

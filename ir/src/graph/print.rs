@@ -72,7 +72,7 @@ impl Graph {
                 let bound = |b: &Option<f64>| b.map_or_else(|| "..".to_string(), short);
                 format!("[{}, {}]", bound(low), bound(high))
             }
-            Op::Truncate { bits } => bits.to_string(),
+            Op::Truncate { bits } | Op::Tag { bits } | Op::LowBits { bits } => bits.to_string(),
             Op::Divide { shift, divisors } => format!("2^{shift}/[{}]", runs(divisors)),
             Op::Reduce { modulus } => modulus.to_string(),
             Op::Input | Op::Add | Op::Sub | Op::Identity | Op::Remask | Op::Refresh => String::new(),
@@ -169,6 +169,7 @@ impl fmt::Display for Graph {
             match step {
                 ClientStep::Softmax { axis } => writeln!(f, "  client softmax axis={axis}")?,
                 ClientStep::Reshape { shape } => writeln!(f, "  client reshape {}", dims(shape))?,
+                ClientStep::Class { bits } => writeln!(f, "  client class bits={bits}")?,
             }
         }
         Ok(())

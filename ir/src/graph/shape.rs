@@ -170,6 +170,14 @@ pub fn infer_shape<'a>(
             channels()?;
             Ok(x.to_vec())
         }
+        Op::Tag { bits } => {
+            let (c, _) = channels()?;
+            if !(1..=32).contains(bits) || c > 1 << bits {
+                return Err(bad(format!("{bits} bits for {c} positions")));
+            }
+            Ok(x.to_vec())
+        }
+        Op::LowBits { bits } if !(1..=32).contains(bits) => Err(bad(format!("{bits} bits"))),
         Op::Divide { divisors, .. } => {
             let (_, [h, w]) = channels()?;
             if divisors.len() != elements(&[h, w]) || divisors.contains(&0) {
@@ -177,6 +185,11 @@ pub fn infer_shape<'a>(
             }
             Ok(x.to_vec())
         }
-        Op::Identity | Op::Truncate { .. } | Op::Reduce { .. } | Op::Remask | Op::Refresh => Ok(x.to_vec()),
+        Op::Identity
+        | Op::Truncate { .. }
+        | Op::Reduce { .. }
+        | Op::LowBits { .. }
+        | Op::Remask
+        | Op::Refresh => Ok(x.to_vec()),
     }
 }

@@ -210,6 +210,7 @@ impl Checker<'_> {
                     | Op::Divide { .. }
                     | Op::Truncate { .. }
                     | Op::Reduce { .. }
+                    | Op::LowBits { .. }
                     | Op::Remask
                     | Op::Refresh
             );
@@ -278,7 +279,8 @@ impl Checker<'_> {
         };
         for id in g.topo() {
             let (bound, k) = units(id);
-            if bound >= half(k) {
+            // What is reduced to its low bits fits, whatever it was.
+            if bound >= half(k) && !matches!(g.node(id).op, Op::LowBits { .. }) {
                 self.at(id, format!("its values reach {bound:.0} units, more than {k} bits hold"));
             }
             let node = g.node(id);
@@ -372,6 +374,16 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
                 return Err(format!("cannot drop {bits} of {} fraction bits", x.frac));
             }
             expect(Fixed { frac: x.frac - bits, modulus: x.modulus - bits, ..x })
+        }
+        Op::Tag { bits } => {
+            let modulus = x.modulus.saturating_add(*bits).min(ring);
+            expect(Fixed { frac: x.frac.saturating_add(*bits), modulus, ..x })
+        }
+        Op::LowBits { bits } => {
+            if *bits > x.modulus {
+                return Err(format!("cannot take {bits} of {} bits", x.modulus));
+            }
+            expect(Fixed { frac: 0, modulus: *bits, gain: 1.0, ..x })
         }
         Op::SumPool { divisor, .. } => expect(Fixed { gain: x.gain / *divisor as f64, ..x }),
         Op::Divide { shift, .. } => expect(Fixed { frac: x.frac.saturating_add(*shift), ..x }),

@@ -468,7 +468,7 @@ impl Lowering<'_> {
         };
         let (k, len, copies) = (g.open.z.bits, g.open.z.len, g.copies());
         let mut operands = vec![sign.d, delta, self.repeat(role, Online, a, g.open.z.ty(), copies)];
-        let mut own = |l: &mut Self, x: Dealt| match role {
+        let own = |l: &mut Self, x: Dealt| match role {
             Server => dealt[x.part],
             _ => l.b.draw(Client, Online, x.stream),
         };

@@ -7,6 +7,7 @@
 
 mod build;
 mod carry;
+mod class;
 mod clip;
 pub mod cost;
 mod gate;
@@ -168,6 +169,10 @@ impl Lowering<'_> {
             Op::Add => self.local2(Inst::Add, x[0], x[1], out),
             Op::Sub => self.local2(Inst::Sub, x[0], x[1], out),
             Op::Truncate { bits } => self.truncate(*bits, x[0], out),
+            Op::Tag { bits } => {
+                let (channels, _) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
+                self.tag(*bits, channels, x[0], out)
+            }
             Op::Reshape { .. } => x[0],
             op => {
                 let inst = self.movement(op, id).ok_or_else(|| self.error(id, "no instruction computes it"))?;
@@ -281,7 +286,7 @@ impl Lowering<'_> {
     fn movement(&self, op: &Op, id: NodeId) -> Option<Inst> {
         let shape = &self.graph.node(self.graph.operand(id)).shape;
         Some(match op {
-            Op::Reduce { .. } => Inst::Reduce,
+            Op::Reduce { .. } | Op::LowBits { .. } => Inst::Reduce,
             Op::Gather { axis, indices } => Inst::Gather {
                 outer: shape[..*axis].iter().product(),
                 axis: shape[*axis],
