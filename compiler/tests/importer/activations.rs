@@ -138,7 +138,9 @@ fn slopes_join_the_next_layer() {
         assert_eq!(count(&graph, Op::is_linear_layer), 1);
         let blocks = [Block::RELU, Block::Identity].repeat(4);
         assert_eq!(count(&graph, |o| matches!(o, Op::BlockRelu { plannable: false, .. })), 1);
-        assert!(graph.topo().iter().any(|i| matches!(&graph.node(*i).op, Op::BlockRelu { blocks: b, .. } if *b == blocks)));
+        assert!(
+            graph.topo().iter().any(|i| matches!(&graph.node(*i).op, Op::BlockRelu { blocks: b, .. } if *b == blocks))
+        );
     }
     // A norm in between leaves a bias, which padding keeps from going on.
     for (pad, layers) in [(0, 1), (1, 2)] {

@@ -61,8 +61,7 @@ pub(super) fn mixture(graph: &mut Graph, id: NodeId) -> Result<bool, FoldError> 
     let old = graph.constant(weight);
     let (name, outputs, [kh, kw]) = (old.name.clone(), biases.len(), window.kernel);
     let bias_name = bias.map_or_else(|| format!("{layer_name}.bias"), |b| graph.constant(b).name.clone());
-    let weight =
-        graph.add_const(name, vec![outputs, layer.inputs * mix.inputs, kh, kw], ConstData::Float(joined));
+    let weight = graph.add_const(name, vec![outputs, layer.inputs * mix.inputs, kh, kw], ConstData::Float(joined));
     let bias = if bias.is_none() && still {
         None
     } else {
