@@ -110,6 +110,18 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
                 .collect()
         }
         Op::BlockRelu { blocks, .. } => block_relu(blocks, node.map().ok_or_else(unquantized)?.1, x),
+        Op::Clip { low, high } => {
+            let unit = node.fixed.ok_or_else(unquantized)?.unit();
+            let units = |b: &Option<f64>| b.map(|b| (b / unit).round() as i64);
+            let (low, high) = (units(low).unwrap_or(i64::MIN), units(high).unwrap_or(i64::MAX));
+            x.iter().map(|v| (*v).max(low).min(high)).collect()
+        }
+        Op::Tag { bits } => {
+            let per_channel = node.map().map_or(1, |(_, [h, w])| h * w);
+            let tag = |(i, v): (usize, &i64)| (v << bits).wrapping_sub((i / per_channel) as i64);
+            x.iter().enumerate().map(tag).collect()
+        }
+        Op::LowBits { bits } => x.iter().map(|v| (v << (64 - bits)) >> (64 - bits)).collect(),
         Op::Gather { axis, indices } => {
             let inner: usize = shape[axis + 1..].iter().product();
             let rows = x.chunks_exact(shape[*axis] * inner);

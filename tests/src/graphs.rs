@@ -63,12 +63,21 @@ impl Maker<'_> {
 
     fn relu(&mut self, x: NodeId) -> Option<NodeId> {
         let (c, [h, w]) = self.map(x);
+        if self.numbers.one_in(8) {
+            return self.clip(x);
+        }
         let blocks = match self.numbers.below(4) {
             0 => vec![Block::RELU; c],
             1 => vec![self.block(h, w); c],
             _ => (0..c).map(|_| self.block(h, w)).collect(),
         };
         self.add(Op::BlockRelu { blocks, plannable: true }, &[x])
+    }
+
+    fn clip(&mut self, x: NodeId) -> Option<NodeId> {
+        let low = [None, Some(-0.5), Some(0.0), Some(0.2)][self.numbers.below(4)];
+        let high = [None, Some(0.4), Some(1.0)][self.numbers.below(3)];
+        self.add(Op::Clip { low, high }, &[x])
     }
 
     fn residual(&mut self, x: NodeId) -> Option<NodeId> {

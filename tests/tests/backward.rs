@@ -108,6 +108,9 @@ fn single_operators() {
         },
         Op::BlockRelu { blocks: vec![Block::RELU, Block::Patch { h: 4, w: 3 }], plannable: true },
         Op::BlockRelu { blocks: vec![Block::Identity, Block::Zero], plannable: true },
+        Op::Clip { low: Some(-0.5), high: Some(1.0) },
+        Op::Clip { low: None, high: Some(0.3) },
+        Op::Tag { bits: 1 },
     ];
     for op in ops {
         let mut graph = Graph::new("one");

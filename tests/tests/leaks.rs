@@ -13,7 +13,11 @@ use std::array;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex};
 
+use bcc_compiler::compile::CompileOptions;
 use bcc_compiler::passes::BlockChoice;
+use bcc_compiler::passes::reveal::Reveal;
+use bcc_ir::geometry::Window;
+use bcc_ir::graph::{ConstData, Graph, Op};
 use bcc_ir::program::{Inst, Instruction, Phase, Program, Role, Type, verify};
 use bcc_runtime::buffer::Buffer;
 use bcc_runtime::channel::{FrameInfo, Header, Hooks};
@@ -42,13 +46,17 @@ fn net(name: &str, mixed: bool) -> Net {
     let graph = built(name);
     let images = random_images(&graph, 4, 7);
     let choice = if mixed { BlockChoice::Plan(mixed_plan(&graph)) } else { BlockChoice::Keep };
-    let lowered = compiled(graph, &options(choice, images)).lowered;
+    let name = format!("{name}{}", if mixed { ", mixed plan" } else { "" });
+    net_of(name, graph, &options(choice, images))
+}
+
+fn net_of(name: String, graph: Graph, options: &CompileOptions) -> Net {
+    let lowered = compiled(graph, options).lowered;
     let (shape, bound) = (lowered.program.input.shape.clone(), lowered.program.input.bound);
     let len: usize = shape.iter().product();
     let tensor = |data: Vec<f64>| Tensor { shape: shape.clone(), data };
     let flat = tensor(vec![bound; len]);
     let small = tensor((0..len).map(|i| if i % 2 == 0 { 0.0 } else { -1.0 / 512.0 }).collect());
-    let name = format!("{name}{}", if mixed { ", mixed plan" } else { "" });
     Net { name, program: lowered.program, weights: lowered.weights, inputs: [flat, small] }
 }
 
@@ -365,6 +373,25 @@ fn pools_and_refresh_send_uniform_messages() {
     let has = |what: &str| net.program.messages.iter().any(|m| m.name.contains(what));
     assert!(has("refresh") && has("maxpool"), "the network lost what this test is about");
     check(&net);
+}
+
+/// Clips of one and of two bounds and a tournament of classes: all but the opened class is masked.
+#[test]
+fn clips_and_classes_send_uniform_messages() {
+    let mut graph = Graph::new("clips");
+    let mut at = graph.add_input("x", vec![1, 2, 3, 3]);
+    for (name, low, high) in [("both", Some(-0.5), Some(0.5)), ("upper", None, Some(0.25))] {
+        at = graph.add(name, vec![name.into()], Op::Clip { low, high }, &[at]).unwrap();
+        let channels = graph.node(at).shape[1];
+        let values = (0..3 * channels).map(|i| i as f32 / 4.0 - 1.0).collect();
+        let weight = graph.add_const("w", vec![3, channels, 1, 1], ConstData::Float(values));
+        let conv = Op::Conv { weight, bias: None, window: Window::new([1, 1]), groups: 1 };
+        at = graph.add(&format!("{name}/conv"), vec![name.into()], conv, &[at]).unwrap();
+    }
+    graph.set_output(at);
+    let mut o = options(BlockChoice::Keep, random_images(&graph, 4, 7));
+    o.passes.reveal = Reveal::Argmax;
+    check(&net_of("clips and classes".into(), graph, &o));
 }
 
 /// A program whose every masked part is, in turn, sent without its mask; with the name of the part.

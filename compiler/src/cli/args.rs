@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bcc_compiler::compile::CompileOptions;
 use bcc_compiler::data::load_images;
-use bcc_compiler::onnx::{ImportOptions, import};
+use bcc_compiler::onnx::{ImportOptions, MaxPools, Relu6, import};
 use bcc_compiler::passes::lower::LowerOptions;
 use bcc_compiler::passes::{BlockChoice, PassOptions};
 use bcc_compiler::rates::default_rates;
@@ -42,6 +42,16 @@ pub(super) struct ModelArgs {
     /// Decide signs by this many bits of the block sums: approximate and cheaper; exact if not given
     #[arg(long, value_name = "BITS")]
     pub drelu_window: Option<u8>,
+    /// ReLU6 and other clips from 0 on: exact (two sign decisions, no blocks), or relu, as if there were no bound
+    #[arg(long, default_value = "exact", value_parser = ["exact", "relu"])]
+    pub relu6: String,
+    /// Maximum pools: exact, first (in front of the ReLU before them: the same with fewer decisions, and blocks on the
+    /// pooled map), or average (average pools in their place)
+    #[arg(long, default_value = "exact", value_parser = ["exact", "first", "average"])]
+    pub max_pool: String,
+    /// What the client learns: output, or argmax (the class alone, of every pixel of a map)
+    #[arg(long, default_value = "output", value_parser = ["output", "argmax"])]
+    pub reveal: String,
     /// Value to compute, for a model with several outputs
     #[arg(long, value_name = "NAME")]
     pub output_name: Option<String>,
@@ -56,7 +66,16 @@ impl ModelArgs {
         if self.images == Some(0) {
             bail!("--images 0: at least one calibration image is needed");
         }
-        let import_options = ImportOptions { output: self.output_name.clone(), ..ImportOptions::default() };
+        let import_options = ImportOptions {
+            output: self.output_name.clone(),
+            relu6: if self.relu6 == "relu" { Relu6::Relu } else { Relu6::Exact },
+            max_pools: match self.max_pool.as_str() {
+                "first" => MaxPools::First,
+                "average" => MaxPools::Average,
+                _ => MaxPools::Exact,
+            },
+            ..ImportOptions::default()
+        };
         let graph = import(&self.model, &import_options)
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot import {}", self.model.display()))?;
@@ -73,6 +92,7 @@ impl ModelArgs {
             calibration,
             margin: self.margin,
             input_bound: self.input_bound,
+            reveal: self.reveal.parse().into_diagnostic()?,
             frac: self.frac,
             weight_frac: self.weight_frac,
             ring: self.ring,

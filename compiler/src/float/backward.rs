@@ -10,7 +10,7 @@ use bcc_ir::graph::{NodeId, Op};
 
 use super::{Executor, conv, local, pool, reals};
 
-/// What a forward run leaves for the backward pass: the output, and the operands of gates and
+/// What a forward run leaves for the backward pass: the output, and the operands of gates, clips and
 /// maximum pools.
 pub struct Tape {
     output: Vec<f32>,
@@ -45,7 +45,7 @@ impl Executor<'_> {
         let mut operands: Vec<Option<Vec<f32>>> = self.steps.iter().map(|_| None).collect();
         let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.steps.len()];
         for (i, step) in self.steps.iter().enumerate() {
-            if matches!(graph.node(step.id).op, Op::BlockRelu { .. } | Op::MaxPool { .. }) {
+            if matches!(graph.node(step.id).op, Op::BlockRelu { .. } | Op::Clip { .. } | Op::MaxPool { .. }) {
                 readers[step.operands[0]].push(i);
             }
         }
@@ -160,10 +160,15 @@ impl Executor<'_> {
             result
         };
         match &node.op {
-            Op::Identity | Op::Reshape { .. } => gradient,
+            Op::Identity | Op::Reshape { .. } | Op::Tag { .. } => gradient,
             Op::BlockRelu { blocks, .. } => {
                 let z = z.expect("a tape keeps the operands of its gates");
                 gradient.chunks_exact_mut(own).for_each(|g| local::gate_by(g, z, &node.shape, blocks));
+                gradient
+            }
+            Op::Clip { low, high } => {
+                let z = z.expect("a tape keeps the operands of its clips");
+                gradient.chunks_exact_mut(own).for_each(|g| local::clip_by(g, z, *low, *high));
                 gradient
             }
             Op::Affine { scale, .. } => {

@@ -74,6 +74,20 @@ pub(super) fn gate_by(x: &mut [f32], z: &[f32], shape: &[usize], blocks: &[Block
     }
 }
 
+/// `min(max(x, low), high)`.
+pub(super) fn clip(x: &mut [f32], low: Option<f64>, high: Option<f64>) {
+    let low = low.map_or(f32::NEG_INFINITY, |b| b as f32);
+    let high = high.map_or(f32::INFINITY, |b| b as f32);
+    // A value that is no number stays one, for the range pass to report.
+    x.iter_mut().for_each(|v| *v = if v.is_nan() { *v } else { v.max(low).min(high) });
+}
+
+/// Clears `x` where `z` lies outside of the bounds: the gradient of [`clip`].
+pub(super) fn clip_by(x: &mut [f32], z: &[f32], low: Option<f64>, high: Option<f64>) {
+    let outside = |z: f64| low.is_some_and(|b| z < b) || high.is_some_and(|b| z > b);
+    x.iter_mut().zip(z).filter(|(_, z)| outside(f64::from(**z))).for_each(|(x, _)| *x = 0.0);
+}
+
 pub(super) fn affine(x: &mut [f32], scale: &[f32], shift: &[f32]) {
     let per_channel = x.len() / scale.len();
     for (map, (a, b)) in x.chunks_exact_mut(per_channel).zip(scale.iter().zip(shift)) {

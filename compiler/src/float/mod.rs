@@ -163,10 +163,16 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
     let x = operands.next().expect("every operator but the input has an operand");
     let pool = || graph.pool_shape(id).expect("a pool reads a map");
     match &node.op {
-        Op::Identity | Op::Reshape { .. } => x.into_owned(),
+        // A tag is smaller than what fixed point resolves.
+        Op::Identity | Op::Reshape { .. } | Op::Tag { .. } => x.into_owned(),
         Op::BlockRelu { blocks, .. } => {
             let mut x = x.into_owned();
             local::block_relu(&mut x, &node.shape, blocks);
+            x
+        }
+        Op::Clip { low, high } => {
+            let mut x = x.into_owned();
+            local::clip(&mut x, *low, *high);
             x
         }
         Op::Affine { scale, shift } => {
@@ -238,6 +244,8 @@ fn check(graph: &Graph, id: NodeId) -> Result<(), FloatError> {
             | Op::Transpose { .. }
             | Op::Identity
             | Op::BlockRelu { .. }
+            | Op::Clip { .. }
+            | Op::Tag { .. }
     ) {
         return Err(FloatError::Quantized { node: name(), op: node.op.name() });
     }

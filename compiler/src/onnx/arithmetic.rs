@@ -162,7 +162,7 @@ fn shifted(
 
 /// The one axis of `shape` along which a constant varies, with its values there; no axis and one
 /// value where it is the same everywhere, no axis and all values where it varies along several.
-fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f32>)> {
+pub(super) fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f32>)> {
     let values = c.floats()?;
     let skip = c.shape.len().saturating_sub(shape.len());
     let fits = c.shape[..skip].is_empty()

@@ -9,6 +9,7 @@
 //! Everything that is not supported is an error with the node, the reason and a remedy, and a file
 //! reports all of its problems at once.
 
+mod activations;
 mod arithmetic;
 mod call;
 mod constants;
@@ -25,6 +26,7 @@ mod pool;
 mod reshape;
 mod resize;
 mod tail;
+mod substitute;
 
 use std::path::Path;
 
@@ -34,6 +36,7 @@ use tract_onnx::pb::ModelProto;
 
 pub use error::{ImportError, ImportErrors, Problem, Site};
 pub use oracle::{Oracle, OracleError};
+pub use substitute::{MaxPools, Relu6};
 
 /// Choices that a file leaves open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +46,10 @@ pub struct ImportOptions {
     pub output: Option<String>,
     /// Shape of the input, `[1, ...]`, for a model that declares sizes symbolically.
     pub input_shape: Option<Vec<usize>>,
+    /// What ReLU6 and its like become.
+    pub relu6: Relu6,
+    /// What maximum pools become.
+    pub max_pools: MaxPools,
     /// Name of the graph. `None`: the file name without its extension, or the name in the bytes.
     pub name: Option<String>,
 }
@@ -71,7 +78,11 @@ pub fn import_bytes(bytes: &[u8], options: &ImportOptions) -> Result<Graph, Impo
     }
     let model = ModelProto::decode(bytes).map_err(|e| file_error(Problem::Malformed(e.to_string()), complete))?;
     match import::Importer::run(&model, options) {
-        (graph, errors) if errors.is_empty() => Ok(graph),
+        (mut graph, errors) if errors.is_empty() => {
+            substitute::relu6(&mut graph, options.relu6);
+            substitute::max_pools(&mut graph, options.max_pools);
+            Ok(graph)
+        }
         (_, errors) => Err(ImportErrors(errors)),
     }
 }

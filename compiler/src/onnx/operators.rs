@@ -2,28 +2,23 @@
 
 use std::rc::Rc;
 
-use bcc_ir::geometry::Block;
-use bcc_ir::graph::{Op, map_of};
-
-use super::call::{Call, Draft, Traced, Value};
-use super::error::{Outcome, Problem, fault, mismatch};
+use super::call::{Call, Draft, Value};
+use super::error::{Outcome, Problem, fault};
 use super::node::NodeView;
-use super::{arithmetic, constants, linear, pieces, pool, reshape, resize, tail};
+use super::{activations, arithmetic, constants, linear, pieces, pool, reshape, resize, tail};
 
 /// Whether the operator's result has its first operand's shape.
 pub(super) fn keeps_shape(operator: &str) -> bool {
-    let own = ["BatchNormalization", "Relu", "Identity", "Dropout", "Cast", "Softmax"];
-    own.contains(&operator) || matches!(advice(operator), Some((_, true)))
+    let own = ["BatchNormalization", "Identity", "Dropout", "Cast", "Softmax"];
+    own.contains(&operator) || activations::OPERATORS.contains(&operator) || matches!(advice(operator), Some((_, true)))
 }
 
 /// What to do instead of an unsupported operator, and whether it keeps its operand's shape.
 fn advice(operator: &str) -> Option<(&'static str, bool)> {
     Some(match operator {
-        "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Gelu" | "Mish" | "Sigmoid" | "HardSigmoid" | "HardSwish"
-        | "Tanh" | "Softplus" | "Softsign" | "Swish" | "Erf" | "ThresholdedRelu" => {
-            ("retrain the network with Relu in its place", true)
-        }
-        "Clip" => ("retrain the network with Relu in its place", true),
+        "HardSwish" => ("retrain the network with Relu, or with HardSigmoid, Clip or PRelu, in its place", true),
+        "Elu" | "Selu" | "Celu" | "Gelu" | "Mish" | "Sigmoid" | "Tanh" | "Softplus" | "Softsign" | "Swish" | "Erf"
+        | "ThresholdedRelu" => ("retrain the network with Relu in its place", true),
         "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Pow" | "Abs" | "Neg" | "Floor" | "Ceil" | "Round" | "Sign" => {
             ("remove it, or fold it into the weights if it works on constants", true)
         }
@@ -80,8 +75,8 @@ const SUPPORTED: &[&str] = &[
     "MaxPool",
     "Mul",
     "Pad",
+    "ReduceMax",
     "ReduceMean",
-    "Relu",
     "Reshape",
     "Resize",
     "Shape",
@@ -109,7 +104,7 @@ pub(super) fn check(view: &NodeView<'_>) -> Outcome<()> {
         let domain = view.proto.domain.clone();
         return Err(fault(Problem::Domain(domain), "export the model with standard ONNX operators only"));
     }
-    if !SUPPORTED.contains(&operator) {
+    if !SUPPORTED.contains(&operator) && !activations::OPERATORS.contains(&operator) {
         return Err(unsupported(operator));
     }
     Ok(())
@@ -129,13 +124,13 @@ pub(super) fn import<'m>(draft: &mut Draft, view: &NodeView<'m>, operands: Vec<O
         "BatchNormalization" => linear::batch_norm(&mut call)?,
         "Gemm" => linear::gemm(&mut call)?,
         "MatMul" => linear::matmul(&mut call)?,
-        "Relu" => relu(&mut call)?,
+        a if activations::OPERATORS.contains(&a) => activations::import(&mut call)?,
         "Add" | "Sub" | "Mul" | "Div" => arithmetic::binary(&mut call)?,
         "Sum" => arithmetic::sum(&mut call)?,
         "MaxPool" => pool::max_pool(&mut call)?,
         "AveragePool" => pool::average_pool(&mut call)?,
         "GlobalAveragePool" | "GlobalMaxPool" => pool::global(&mut call)?,
-        "ReduceMean" => pool::reduce_mean(&mut call)?,
+        "ReduceMean" | "ReduceMax" => pool::reduce(&mut call)?,
         "Pad" => reshape::pad(&mut call)?,
         "Transpose" => reshape::transpose(&mut call)?,
         "Flatten" => reshape::flatten(&mut call)?,
@@ -166,17 +161,4 @@ fn unsupported(operator: &str) -> super::error::Stop {
         "remove it or replace it by convolutions, Relu, additions and pools"
     };
     fault(Problem::Operator(operator.into()), advice(operator).map_or(general, |(a, _)| a))
-}
-
-/// An ordinary ReLU: every channel of axis 1 has the block 1x1, which a plan may enlarge.
-fn relu(call: &mut Call) -> Outcome<Traced> {
-    call.view.only(&[])?;
-    let x = call.tensor(0, "X")?;
-    let Some((channels, _)) = map_of(&x.shape) else {
-        return Err(mismatch(format!(
-            "a Relu on shape {:?} is not supported: it must be [1, c] or [1, c, h, w]",
-            x.shape
-        )));
-    };
-    call.emit(Op::BlockRelu { blocks: vec![Block::RELU; channels], plannable: true }, &x)
 }

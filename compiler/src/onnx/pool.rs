@@ -124,11 +124,12 @@ pub(super) fn global(call: &mut Call) -> Outcome<Traced> {
     call.emit(op, &x)
 }
 
-/// `ReduceMean` over one or both spatial axes of `[1, c, h, w]` or `[1, h, w, c]`.
-pub(super) fn reduce_mean(call: &mut Call) -> Outcome<Traced> {
+/// `ReduceMean` and `ReduceMax` over one or both spatial axes of `[1, c, h, w]` or `[1, h, w, c]`.
+pub(super) fn reduce(call: &mut Call) -> Outcome<Traced> {
     let view = call.view;
     view.only(&["axes", "keepdims", "noop_with_empty_axes"])?;
     let x = call.tensor(0, "data")?;
+    let what = if view.operator() == "ReduceMax" { "maximum" } else { "mean" };
     let keep = view.flag("keepdims", true)?;
     let given = call.integers("axes", 1, "axes")?.unwrap_or_default();
     if given.is_empty() && view.flag("noop_with_empty_axes", false)? {
@@ -142,8 +143,8 @@ pub(super) fn reduce_mean(call: &mut Call) -> Outcome<Traced> {
     let channels_last = rank == 4 && axes.as_slice() == [1, 2];
     if rank != 4 || axes.is_empty() || !(channels_last || axes.iter().all(|a| *a >= 2)) {
         return Err(fault(
-            Problem::Mismatch(format!("a mean over axes {given:?} of shape {:?} is not supported", x.shape)),
-            "take the mean over the height and width of a map",
+            Problem::Mismatch(format!("a {what} over axes {given:?} of shape {:?} is not supported", x.shape)),
+            format!("take the {what} over the height and width of a map"),
         ));
     }
     let mut kept = x.shape.clone();
@@ -161,10 +162,11 @@ pub(super) fn reduce_mean(call: &mut Call) -> Outcome<Traced> {
     } else {
         [2, 3].map(|a| if axes.contains(&a) { map.shape[a] } else { 1 })
     };
-    let mean =
-        call.emit(Op::AvgPool { window: Window { stride: kernel, ..Window::new(kernel) }, counted: [0; 4] }, &map)?;
-    if mean.shape == shape {
-        return Ok(mean);
+    let window = Window { stride: kernel, ..Window::new(kernel) };
+    let op = if what == "mean" { Op::AvgPool { window, counted: [0; 4] } } else { Op::MaxPool { window } };
+    let reduced = call.emit(op, &map)?;
+    if reduced.shape == shape {
+        return Ok(reduced);
     }
-    call.emit_as("/shape", Op::Reshape { shape }, &mean)
+    call.emit_as("/shape", Op::Reshape { shape }, &reduced)
 }

@@ -8,11 +8,16 @@
 //! - `W A(x) + b = (W scale) x + (b + W shift)`, where nobody else reads `A(x)`; around the map a
 //!   convolution reads zeros where `A` would have put shifts, so with padding only for shift 0.
 //! - Pad in front of a convolution or an average pool joins its window.
+//! - A clip of a clip or a ReLU that nobody else reads: one clip.
+//! - A 1x1 convolution that mixes a few channels into each of its own (the slopes of a leaking ReLU),
+//!   read by one convolution alone: `W (V x + b) = (W V) x + W b`, under padding only for b = 0.
 //! - An Affine that is left becomes a depthwise 1x1 convolution, on a `[1, c]` tensor between two
 //!   reshapes.
 //!
 //! New weights are computed in 64-bit floats and rounded once. What a removed node stood for, the
 //! node that now does its work stands for too.
+
+mod compose;
 
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, ShapeError};
@@ -89,7 +94,9 @@ fn step(graph: &mut Graph, id: NodeId) -> Result<bool, FoldError> {
         Op::Transpose { perm } => Ok(transpose(graph, id, &perm)),
         Op::Pad { pad } => Ok(pad == [0; 4] && remove(graph, id)),
         Op::Affine { scale, shift } => affine(graph, id, scale, shift),
-        Op::Conv { .. } | Op::AvgPool { .. } => Ok(absorb_pad(graph, id)),
+        Op::Conv { .. } => Ok(absorb_pad(graph, id) || compose::mixture(graph, id)?),
+        Op::AvgPool { .. } => Ok(absorb_pad(graph, id)),
+        Op::Clip { low, high } => Ok(compose::clips(graph, id, low, high)),
         _ => Ok(false),
     }
 }

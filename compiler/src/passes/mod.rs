@@ -4,10 +4,12 @@ pub mod canonicalize;
 pub mod correct;
 pub mod fold;
 pub mod lower;
+mod maximum;
 pub mod plan;
 pub mod prune;
 pub mod quantize;
 pub mod range;
+pub mod reveal;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use thiserror::Error;
 
 use crate::plan::{Plan, PlanError};
 use correct::Correction;
+use reveal::Reveal;
 
 /// Which blocks the channels get.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +47,8 @@ pub struct PassOptions {
     pub margin: f64,
     /// Largest magnitude of the input; from calibration if `None`.
     pub input_bound: Option<f64>,
+    /// What the client learns.
+    pub reveal: Reveal,
     /// Fraction bits of values.
     pub frac: u8,
     /// Fraction bits of weights.
@@ -61,6 +66,7 @@ impl Default for PassOptions {
             calibration: Vec::new(),
             margin: 2.0,
             input_bound: None,
+            reveal: Reveal::Output,
             frac: 12,
             weight_frac: 12,
             ring: None,
@@ -86,6 +92,9 @@ pub enum PassError {
     /// Pruning.
     #[error(transparent)]
     Prune(#[from] prune::PruneError),
+    /// What is revealed.
+    #[error(transparent)]
+    Reveal(#[from] reveal::RevealError),
     /// Ranges.
     #[error(transparent)]
     Range(#[from] range::RangeError),
@@ -145,6 +154,12 @@ pub static PASSES: &[Pass] = &[
         what: "removes zero and unused channels with their weights, and ReLUs that pass everything",
         stage: Stage::Canonical,
         run: |g, _| Ok(prune::run(g)?),
+    },
+    Pass {
+        name: "reveal",
+        what: "lets the output be the class alone, where that is asked for",
+        stage: Stage::Canonical,
+        run: |g, o| Ok(reveal::run(g, o.reveal)?),
     },
     Pass {
         name: "range",

@@ -25,8 +25,8 @@
 use std::collections::BTreeMap;
 
 use bcc_ir::graph::{
-    ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Sample, Stage, Violations,
-    block_sum_factor, exact_bits, interval, verify,
+    ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Sample, Stage, Violations, exact_bits,
+    interval, sign_bound, verify,
 };
 use thiserror::Error;
 
@@ -145,7 +145,29 @@ impl Attempt {
         for id in self.graph.topo() {
             self.node(id)?;
         }
+        self.open_class()?;
         Ok(self.graph)
+    }
+
+    /// Where classes compete by their tags, the output is the tag of the winner alone.
+    fn open_class(&mut self) -> Result<(), QuantizeError> {
+        let tag = |id: NodeId| match self.graph.node(id).op {
+            Op::Tag { bits } => Some(bits),
+            _ => None,
+        };
+        let (Some(bits), Some(output)) = (self.graph.topo().into_iter().find_map(tag), self.graph.output()) else {
+            return Ok(());
+        };
+        let Node { name, origin, .. } = self.graph.node(output).clone();
+        let x = self.fixed(output)?;
+        let op = Op::LowBits { bits };
+        let id = self.graph.add(&format!("{name}/class"), origin, op, &[output]).map_err(|_| self.unfit(output))?;
+        let node = self.graph.node_mut(id);
+        node.fixed = Some(Fixed { frac: 0, modulus: bits, gain: 1.0, ..x });
+        let bound = (f64::from(bits) - 1.0).exp2();
+        node.range = Some(Range { bound, evidence: Evidence::Derived, block_sum: None });
+        self.graph.set_output(id);
+        Ok(())
     }
 
     fn unfit(&self, id: NodeId) -> QuantizeError {
@@ -203,7 +225,7 @@ impl Attempt {
                 self.set(id, fixed)
             }
             (Op::Conv { .. } | Op::Dense { .. }, Some(_)) => self.linear(id, operands[0]),
-            (Op::BlockRelu { .. }, Some(x)) => self.block_relu(id, operands[0], x),
+            (Op::BlockRelu { .. } | Op::Clip { .. }, Some(x)) => self.gate(id, operands[0], x),
             (Op::AvgPool { .. }, Some(x)) => self.average(id, x),
             (Op::Add | Op::Sub, Some(x)) => {
                 let y = self.fixed(operands[1])?;
@@ -216,6 +238,10 @@ impl Attempt {
             }
             (Op::Concat { .. }, Some(_)) => self.concat(id, &operands),
             (Op::Resample { axis, samples, .. }, Some(x)) => self.resample(id, axis, samples, x),
+            (Op::Tag { bits }, Some(x)) => {
+                let modulus = x.modulus.saturating_add(bits).min(self.ring);
+                self.set(id, Fixed { frac: x.frac + bits, modulus, ..x })
+            }
             (
                 Op::Pad { .. } | Op::Gather { .. } | Op::Scatter { .. } | Op::Reshape { .. } | Op::Transpose { .. },
                 Some(x),
@@ -260,8 +286,9 @@ impl Attempt {
     fn gate_bits(&self, id: NodeId) -> Option<u32> {
         let unit = (-f64::from(self.frac)).exp2();
         let range = self.graph.node(id).range?;
-        let sum = range.block_sum.map_or(0, |(s, _)| bits(s / unit, 0));
-        if matches!(self.graph.node(id).op, Op::BlockRelu { .. }) {
+        let spare = self.spare(id);
+        let sum = range.block_sum.map_or(0, |(s, _)| bits(s / unit, spare));
+        if matches!(self.graph.node(id).op, Op::BlockRelu { .. } | Op::Clip { .. }) {
             return Some(sum);
         }
         let own = bits(range.bound / unit, 1);
@@ -382,10 +409,16 @@ impl Attempt {
         }
     }
 
-    fn block_relu(&mut self, id: NodeId, operand: NodeId, x: Fixed) -> Result<(), QuantizeError> {
+    /// Bits that the sums of a gate's blocks leave free: where a clip decides, distances are selected
+    /// as well, which takes a quarter of the modulus.
+    fn spare(&self, id: NodeId) -> u32 {
+        u32::from(matches!(self.graph.node(id).op, Op::Clip { .. }))
+    }
+
+    fn gate(&mut self, id: NodeId, operand: NodeId, x: Fixed) -> Result<(), QuantizeError> {
         let sum = self.range(id)?.block_sum.map_or(0.0, |(s, _)| s);
         let pixel = bits(self.range(operand)?.bound / x.unit(), 1);
-        let sum = bits(sum / x.unit(), 0);
+        let sum = bits(sum / x.unit(), self.spare(id));
         self.fit(operand, pixel, x.modulus, "a sign decision needs its values below a quarter of the modulus")?;
         self.fit(operand, sum, x.modulus, "its block sums must stay below half the modulus")?;
         // Whole bytes travel, so the modulus falls to whole bytes or not at all.
@@ -478,18 +511,17 @@ fn rebound(graph: &mut Graph) {
         let operands = graph.operands(id);
         let inputs: Vec<&interval::Bounds> = operands.iter().map(|o| &bounds[o]).collect();
         let b = interval::step(graph, id, &inputs);
-        let factor = block_sum_factor(graph, id);
         let follows = |proven: bool| if proven { Evidence::Proven } else { Evidence::Derived };
         if let Some(mut range) = graph.node(id).range {
             if !matches!(range.evidence, Evidence::Observed { .. }) && !matches!(graph.node(id).op, Op::Input) {
                 range.bound = interval::bound(&b.derived);
                 range.evidence = follows(b.proven);
             }
-            if let (Some(factor), Some((_, evidence))) = (factor, range.block_sum)
+            let pixel = inputs.first().map_or(0.0, |b| interval::bound(&b.channels));
+            if let (Some(reach), Some((_, evidence))) = (sign_bound(graph, id, pixel), range.block_sum)
                 && !matches!(evidence, Evidence::Observed { .. })
             {
-                range.block_sum =
-                    Some((interval::bound(&inputs[0].channels) * factor as f64, follows(inputs[0].proven)));
+                range.block_sum = Some((reach, follows(inputs[0].proven)));
             }
             graph.node_mut(id).range = Some(range);
         }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use bcc_ir::Block;
-use bcc_ir::graph::{Evidence, Graph, NodeId, Op, Range, block_sum_factor, interval, map_of};
+use bcc_ir::graph::{Evidence, Graph, NodeId, Op, Range, block_sum_factor, interval, map_of, sign_bound};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -106,9 +106,9 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), RangeError> {
         if !bound.is_finite() {
             return Err(RangeError::Unbounded(node.name.clone()));
         }
-        let block_sum = block_sum_factor(graph, id).map(|factor| {
-            let pixel = inputs.first().map_or(0.0, |b| interval::bound(&b.channels));
-            let follows = pixel * factor as f64;
+        let pixel = inputs.first().map_or(0.0, |b| interval::bound(&b.channels));
+        let block_sum = sign_bound(graph, id, pixel).map(|follows| {
+            let factor = block_sum_factor(graph, id).unwrap_or(1);
             match seen.sum.get(&id).map(|s| (s * options.margin).max(LEAST_OBSERVED * factor as f64)) {
                 Some(s) if s < follows && factor > 1 => (s, Evidence::Observed { margin: options.margin }),
                 _ => (follows, if inputs[0].proven { Evidence::Proven } else { Evidence::Derived }),

@@ -106,7 +106,10 @@ pub enum PlannerError {
     #[error(transparent)]
     Images(#[from] RangeError),
     /// The network has no ReLU.
-    #[error("\"{0}\" has no ReLU whose blocks could be chosen")]
+    #[error(
+        "\"{0}\" has no ReLU whose blocks could be chosen; exact clips such as ReLU6 have none (--relu6 relu takes them as \
+         ReLUs)"
+    )]
     NoRelus(String),
     /// Pins.
     #[error(transparent)]

@@ -35,6 +35,9 @@ pub struct Costs {
     pub drelus: u64,
     /// Their share of those with every ReLU kept.
     pub share: f64,
+    /// Sign decisions of the program, those of clips and maxima included, which no plan chooses: what
+    /// `bcc inspect` says.
+    pub program_drelus: u64,
     /// Bytes once per model.
     pub setup_bytes: u64,
     /// Bytes per inference before the input.
@@ -209,6 +212,7 @@ impl<'a> Pricer<'a> {
         Costs {
             drelus,
             share: drelus as f64 / self.targets.drelus().max(1) as f64,
+            program_drelus: of(|t| t.drelus),
             setup_bytes: of(|t| t.setup_bytes),
             offline_bytes: of(|t| t.offline_bytes),
             online_bytes: of(|t| t.online_bytes),

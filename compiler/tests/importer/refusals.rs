@@ -21,7 +21,7 @@ fn says(message: &str, parts: &[&str]) {
 
 #[test]
 fn operators() {
-    says(&of_node("LeakyRelu", vec![]), &["node `n_y` (LeakyRelu)", "not supported", "Relu in its place"]);
+    says(&of_node("Elu", vec![]), &["node `n_y` (Elu)", "not supported", "Relu in its place"]);
     says(&of_node("Frobnicate", vec![]), &["operator Frobnicate is not supported", "replace it"]);
     says(&of_node("LogSoftmax", vec![]), &["LogSoftmax", "Softmax, or in the logits"]);
     says(&of_node("Gather", vec![int("axis", 1)]), &["Gather", "constants only"]);

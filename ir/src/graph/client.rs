@@ -38,6 +38,11 @@ pub enum ClientStep {
         /// Which of several largest elements: the last, or the first.
         select_last_index: bool,
     },
+    /// The position that a tag tells: `-v mod 2^bits` (see [`Op::Tag`](super::Op::Tag)).
+    Class {
+        /// Bits of a position.
+        bits: u8,
+    },
 }
 
 impl ClientStep {
@@ -54,6 +59,8 @@ impl ClientStep {
         let mut shape = from.to_vec();
         match self {
             ClientStep::Softmax { axis } => drop(size(*axis)?),
+            ClientStep::Class { bits } if *bits > 52 => return Err(format!("a position of {bits} bits")),
+            ClientStep::Class { .. } => {}
             ClientStep::Reshape { shape: new } => {
                 if count(new).is_none() || count(new) != count(from) {
                     return Err(format!("{from:?} does not hold as many elements as {new:?}"));
@@ -98,6 +105,10 @@ impl ClientStep {
         let split = |axis: usize| -> (usize, usize) { (from[axis], from[axis + 1..].iter().product()) };
         match self {
             ClientStep::Reshape { .. } => x,
+            ClientStep::Class { bits } => {
+                let positions = 2f64.powi(i32::from(*bits));
+                x.into_iter().map(|v| (0.0 - v).rem_euclid(positions)).collect()
+            }
             ClientStep::Softmax { axis } => {
                 let (n, inner) = split(*axis);
                 for slab in x.chunks_exact_mut(n * inner) {
@@ -218,6 +229,7 @@ mod tests {
             ClientStep::Resample { axis: 9, samples: vec![Sample::at(0)] },
             ClientStep::Resample { axis: 1, samples: vec![] },
             ClientStep::ArgMax { axis: 2, keepdims: true, select_last_index: false },
+            ClientStep::Class { bits: 60 },
         ];
         for step in bad {
             let error = epilogue_shape(&[ClientStep::Softmax { axis: 1 }, step.clone()], &[1, 3]);

@@ -190,6 +190,18 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
                 Block::Zero => Interval { lo: 0.0, hi: 0.0 },
             })
             .collect(),
+        Op::Clip { low, high } => {
+            // In integers the bounds are whole units.
+            let whole = |b: &Option<f64>| b.map(|b| if unit > 0.0 { (b / unit).round() * unit } else { b });
+            let (low, high) = (whole(low).unwrap_or(f64::NEG_INFINITY), whole(high).unwrap_or(f64::INFINITY));
+            each(&|c| Interval { lo: c.lo.max(low).min(high), hi: c.hi.max(low).min(high) })
+        }
+        // A unit of the result is less than one of the operand by the bits of a position.
+        Op::Tag { .. } => x.iter().enumerate().map(|(i, c)| Interval { lo: c.lo - i as f64 * unit, ..*c }).collect(),
+        Op::LowBits { bits } => {
+            let half = (f64::from(*bits) - 1.0).exp2();
+            each(&|_| Interval { lo: -half, hi: half - 1.0 })
+        }
         Op::Reshape { shape } => {
             let n = map_of(shape).map_or(1, |(c, _)| c);
             if n == x.len() {

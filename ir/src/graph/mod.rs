@@ -31,7 +31,7 @@ pub use resample::{Sample, covers, exact_bits};
 pub use shape::{ShapeError, infer_shape};
 pub use text::TextError;
 pub use types::{ClientShare, Evidence, Fixed, Range};
-pub use verify::{Stage, Violation, Violations, block_sum_factor, verify};
+pub use verify::{Stage, Violation, Violations, block_sum_factor, sign_bound, verify};
 
 /// A node of a [`Graph`]; stays valid while other nodes come and go.
 pub type NodeId = NodeIndex<u32>;

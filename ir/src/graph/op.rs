@@ -118,6 +118,27 @@ pub enum Op {
         /// Whether a plan may choose the blocks; false inside a maximum, which is exact.
         plannable: bool,
     },
+    /// `min(max(x, low), high)`, exactly: one sign decision per pixel and bound. At least one bound
+    /// is there, both are finite, and `low < high`.
+    Clip {
+        /// Lower bound.
+        low: Option<f64>,
+        /// Upper bound.
+        high: Option<f64>,
+    },
+    /// `2^bits x - i` in units of a result with `bits` more fraction bits, `i` the position on axis 1:
+    /// equal values differ by their position, the first is the largest, and the value itself does not
+    /// change by a unit of the operand. At most `2^bits` positions. The modulus grows by `bits`, up
+    /// to the ring.
+    Tag {
+        /// Bits of a position.
+        bits: u8,
+    },
+    /// The integer modulo `2^bits`: of a tagged value, the position's negative. Only in quantized graphs.
+    LowBits {
+        /// Bits that are left.
+        bits: u8,
+    },
     /// Drops `bits` fraction bits and as many bits of modulus, rounding error centred.
     Truncate {
         /// Bits dropped.
@@ -185,11 +206,22 @@ impl Op {
             Op::Transpose { .. } => "transpose",
             Op::Identity => "identity",
             Op::BlockRelu { .. } => "block_relu",
+            Op::Clip { .. } => "clip",
+            Op::Tag { .. } => "tag",
+            Op::LowBits { .. } => "low_bits",
             Op::Truncate { .. } => "truncate",
             Op::Divide { .. } => "divide",
             Op::Reduce { .. } => "reduce",
             Op::Remask => "remask",
             Op::Refresh => "refresh",
+        }
+    }
+
+    /// Bounds of a clip that are there, the lower one first; none for other operators.
+    pub fn clip_bounds(&self) -> Vec<f64> {
+        match self {
+            Op::Clip { low, high } => low.iter().chain(high).copied().collect(),
+            _ => Vec::new(),
         }
     }
 

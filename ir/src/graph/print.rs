@@ -73,7 +73,11 @@ impl Graph {
             Op::BlockRelu { blocks, plannable } => {
                 format!("[{}]{}", runs::<Block>(blocks), if *plannable { "" } else { " fixed" })
             }
-            Op::Truncate { bits } => bits.to_string(),
+            Op::Clip { low, high } => {
+                let bound = |b: &Option<f64>| b.map_or_else(|| "..".to_string(), short);
+                format!("[{}, {}]", bound(low), bound(high))
+            }
+            Op::Truncate { bits } | Op::Tag { bits } | Op::LowBits { bits } => bits.to_string(),
             Op::Divide { shift, divisors } => format!("2^{shift}/[{}]", runs(divisors)),
             Op::Reduce { modulus } => modulus.to_string(),
             Op::Input | Op::Add | Op::Sub | Op::Identity | Op::Remask | Op::Refresh => String::new(),
@@ -175,6 +179,7 @@ impl fmt::Display for Graph {
                     writeln!(f, "  client resample axis={axis} to {}", samples.len())?;
                 }
                 ClientStep::ArgMax { axis, .. } => writeln!(f, "  client argmax axis={axis}")?,
+                ClientStep::Class { bits } => writeln!(f, "  client class bits={bits}")?,
             }
         }
         Ok(())

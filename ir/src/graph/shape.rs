@@ -189,6 +189,23 @@ pub fn infer_shape<'a>(
             }
             Ok(x.to_vec())
         }
+        Op::Clip { low, high } => {
+            let bounds = op.clip_bounds();
+            let apart = low.zip(*high).is_none_or(|(low, high)| low < high);
+            if bounds.is_empty() || !apart || bounds.iter().any(|b| !b.is_finite()) {
+                return Err(bad(format!("bounds {low:?} and {high:?} leave no interval")));
+            }
+            channels()?;
+            Ok(x.to_vec())
+        }
+        Op::Tag { bits } => {
+            let (c, _) = channels()?;
+            if !(1..=32).contains(bits) || c > 1 << bits {
+                return Err(bad(format!("{bits} bits for {c} positions")));
+            }
+            Ok(x.to_vec())
+        }
+        Op::LowBits { bits } if !(1..=32).contains(bits) => Err(bad(format!("{bits} bits"))),
         Op::Divide { divisors, .. } => {
             let (_, [h, w]) = channels()?;
             if divisors.len() != elements(&[h, w]) || divisors.contains(&0) {
@@ -196,6 +213,8 @@ pub fn infer_shape<'a>(
             }
             Ok(x.to_vec())
         }
-        Op::Identity | Op::Truncate { .. } | Op::Reduce { .. } | Op::Remask | Op::Refresh => Ok(x.to_vec()),
+        Op::Identity | Op::Truncate { .. } | Op::Reduce { .. } | Op::LowBits { .. } | Op::Remask | Op::Refresh => {
+            Ok(x.to_vec())
+        }
     }
 }

@@ -24,7 +24,7 @@ pub struct Range {
     /// Where the bound comes from.
     pub evidence: Evidence,
     /// For a Block-ReLU: bound on the magnitude of the sum over any one block of its operand,
-    /// with its own evidence.
+    /// with its own evidence. For a clip: on the distance of its operand to any of its bounds.
     pub block_sum: Option<(f64, Evidence)>,
 }
 

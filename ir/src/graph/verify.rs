@@ -60,6 +60,21 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
     areas.max()
 }
 
+/// Bound on the magnitude of what a gate takes the sign of, from a bound on its operand's pixels: of
+/// block sums, or of the distances to the bounds of a clip. `None` for other operators.
+pub fn sign_bound(graph: &Graph, id: NodeId, pixel: f64) -> Option<f64> {
+    let node = graph.node(id);
+    match node.op {
+        Op::BlockRelu { .. } => block_sum_factor(graph, id).map(|factor| pixel * factor as f64),
+        Op::Clip { .. } => {
+            // Rounded to whole units, a bound moves by half a unit at most.
+            let rounding = node.fixed.map_or(0.0, |f| f.unit() / 2.0);
+            node.op.clip_bounds().into_iter().map(|b| pixel + b.abs() + rounding).reduce(f64::max)
+        }
+        _ => None,
+    }
+}
+
 /// Verifies a graph. At every stage it holds that
 ///
 /// 1. there is exactly one input, and the output is a node of the graph;
@@ -77,7 +92,8 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
 ///
 /// From [`Stage::Ranged`] on:
 ///
-/// 8. every node has a finite bound, a Block-ReLU also one on its block sums.
+/// 8. every node has a finite bound, a Block-ReLU also one on its block sums, a clip on the
+///    distances to its bounds.
 ///
 /// In a [`Stage::Quantized`] graph, with a bound in units of the value's last bit:
 ///
@@ -85,7 +101,8 @@ pub fn block_sum_factor(graph: &Graph, id: NodeId) -> Option<usize> {
 ///    rule; summands have one scale; a linear layer's operand has a dealt client share and its
 ///    constants are integers;
 /// 10. every bound is below half the modulus; below a quarter of it at the operand of a Block-ReLU
-///     or refresh; a block sum is below half of the operand's modulus;
+///     or refresh; a block sum is below half of the operand's modulus, the distances of a clip below
+///     a quarter;
 /// 11. every bound that is not observed follows from those before by interval arithmetic over the
 ///     integer weights, errors of truncation included; a bound called proven rests on no observed
 ///     one. So if the observed bounds hold, nothing overflows.
@@ -203,6 +220,7 @@ impl Checker<'_> {
                     | Op::Truncate { .. }
                     | Op::Reduce { .. }
                     | Op::Resample { bits: 1.., .. }
+                    | Op::LowBits { .. }
                     | Op::Remask
                     | Op::Refresh
             );
@@ -218,7 +236,7 @@ impl Checker<'_> {
     fn ranged(&mut self) {
         for id in self.graph.topo() {
             let node = self.graph.node(id);
-            let sums = !matches!(node.op, Op::BlockRelu { .. })
+            let sums = !matches!(node.op, Op::BlockRelu { .. } | Op::Clip { .. })
                 || node.range.and_then(|r| r.block_sum).is_some_and(|(s, _)| s.is_finite() && s >= 0.0);
             match node.range {
                 Some(r) if r.bound.is_finite() && r.bound >= 0.0 && sums => {}
@@ -271,18 +289,20 @@ impl Checker<'_> {
         };
         for id in g.topo() {
             let (bound, k) = units(id);
-            if bound >= half(k) {
+            // What is reduced to its low bits fits, whatever it was.
+            if bound >= half(k) && !matches!(g.node(id).op, Op::LowBits { .. }) {
                 self.at(id, format!("its values reach {bound:.0} units, more than {k} bits hold"));
             }
             let node = g.node(id);
-            if matches!(node.op, Op::BlockRelu { .. } | Op::Refresh) {
+            if matches!(node.op, Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh) {
                 let (bound, k) = units(g.operand(id));
                 if bound >= half(k) / 2.0 {
                     self.at(id, format!("its operand reaches {bound:.0} units, more than a quarter of {k} bits"));
                 }
                 let sum = node.range.and_then(|r| r.block_sum).map_or(0.0, |(s, _)| s);
                 let sum = node.fixed.map_or(f64::INFINITY, |f| sum / f.unit());
-                if sum >= half(k) {
+                let room = if matches!(node.op, Op::Clip { .. }) { half(k) / 2.0 } else { half(k) };
+                if sum >= room {
                     self.at(id, format!("its block sums reach {sum:.0} units, more than {k} bits hold"));
                 }
             }
@@ -311,9 +331,9 @@ impl Checker<'_> {
             }
             let operand = g.operand(id);
             let pixel = bounds.get(&operand).map_or(f64::INFINITY, |b| interval::bound(&b.channels));
-            let factor = block_sum_factor(g, id).unwrap_or(1) as f64;
-            if pixel * factor > slack(sum) {
-                self.at(id, format!("its block sums may reach {}, not {sum}", pixel * factor));
+            let reach = sign_bound(g, id, pixel).unwrap_or(pixel);
+            if reach > slack(sum) {
+                self.at(id, format!("its block sums may reach {reach}, not {sum}"));
             }
             if evidence == Evidence::Proven && !bounds.get(&operand).is_some_and(|b| b.proven) {
                 self.at(id, "its bound on block sums is called proven but rests on an observed one");
@@ -373,6 +393,16 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             }
             expect(Fixed { frac: x.frac - bits, modulus: x.modulus - bits, ..x })
         }
+        Op::Tag { bits } => {
+            let modulus = x.modulus.saturating_add(*bits).min(ring);
+            expect(Fixed { frac: x.frac.saturating_add(*bits), modulus, ..x })
+        }
+        Op::LowBits { bits } => {
+            if *bits > x.modulus {
+                return Err(format!("cannot take {bits} of {} bits", x.modulus));
+            }
+            expect(Fixed { frac: 0, modulus: *bits, gain: 1.0, ..x })
+        }
         Op::SumPool { divisor, .. } => expect(Fixed { gain: x.gain / *divisor as f64, ..x }),
         Op::Divide { shift, .. } => expect(Fixed { frac: x.frac.saturating_add(*shift), ..x }),
         Op::Reduce { modulus } => {
@@ -382,7 +412,7 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             expect(Fixed { modulus: *modulus, ..x })
         }
         Op::Remask => expect(Fixed { client: Dealt, ..x }),
-        Op::BlockRelu { .. } | Op::Refresh => expect(Fixed { client: Dealt, modulus: ring, ..x }),
+        Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh => expect(Fixed { client: Dealt, modulus: ring, ..x }),
         _ => expect(x),
     }
 }

@@ -91,7 +91,8 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), CorrectError>
         return Ok(());
     }
     let changed = |blocks: &[Block]| blocks.iter().any(|b| *b != Block::RELU);
-    let planned = |id: &NodeId| matches!(&graph.node(*id).op, Op::BlockRelu { blocks, .. } if changed(blocks));
+    let planned =
+        |id: &NodeId| matches!(&graph.node(*id).op, Op::BlockRelu { blocks, plannable: true } if changed(blocks));
     if !graph.topo().iter().any(planned) {
         return Ok(());
     }

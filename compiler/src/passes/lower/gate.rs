@@ -24,6 +24,7 @@ use bcc_ir::geometry::Block;
 use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Role, Source, Type};
 
 use super::carry::{self, Level, Masked};
+use super::clip::{Bounds, Opened};
 use super::{Lowering, Shares, StreamId, shares};
 use Phase::{Offline, Online};
 use Role::{Client, Dealer, Server};
@@ -86,11 +87,28 @@ struct DealtLift {
     v: StreamId,
 }
 
+/// A value to be gated.
+struct Wanted {
+    z: Shares,
+    /// Blocks of all signs: of a clip, those for one bound after the other.
+    map: BlockMap,
+    window: BitWindow,
+    bounds: Option<Bounds>,
+}
+
 struct Gate {
     open: Opening,
     map: BlockMap,
     window: BitWindow,
+    bounds: Option<Bounds>,
     dealt: DealtGate,
+}
+
+impl Gate {
+    /// How often the opened value is decided on.
+    fn copies(&self) -> usize {
+        self.bounds.map_or(1, Bounds::signs)
+    }
 }
 
 struct Pass {
@@ -120,8 +138,8 @@ impl Lowering<'_> {
             }
         }
         let inner = map[0] * map[1];
-        let gate =
-            self.channels(z, blocks.len(), inner, &gated).map(|z| (z, BlockMap { map, blocks: patches }, window));
+        let wanted = |z| Wanted { z, map: BlockMap { map, blocks: patches }, window, bounds: None };
+        let gate = self.channels(z, blocks.len(), inner, &gated).map(wanted);
         let pass = self.channels(z, blocks.len(), inner, &passed);
         let parts = self.gate_and_pass(gate, pass, ring);
         if gated.len() == blocks.len() || passed.len() == blocks.len() {
@@ -143,6 +161,19 @@ impl Lowering<'_> {
         shares(client, server, Some(dealer), out)
     }
 
+    /// Clips `z` of so many channels; the module `clip` has the algebra.
+    pub(super) fn clip(
+        &mut self,
+        bounds: Bounds,
+        (channels, map): (usize, [usize; 2]),
+        window: BitWindow,
+        z: Shares,
+        ring: u8,
+    ) -> Shares {
+        let map = BlockMap { map, blocks: vec![[1, 1]; channels * bounds.signs()] };
+        self.gate_and_pass(Some(Wanted { z, map, window, bounds: Some(bounds) }), None, ring)[0]
+    }
+
     /// Lifts `z` to modulus `2^ring` with a dealt client share.
     pub(super) fn refresh(&mut self, z: Shares, ring: u8) -> Shares {
         self.gate_and_pass(None, Some(z), ring)[0]
@@ -160,24 +191,20 @@ impl Lowering<'_> {
     }
 
     /// Gated and passed channels in common messages; the results in that order.
-    fn gate_and_pass(
-        &mut self,
-        gate: Option<(Shares, BlockMap, BitWindow)>,
-        pass: Option<Shares>,
-        ring: u8,
-    ) -> Vec<Shares> {
+    fn gate_and_pass(&mut self, gate: Option<Wanted>, pass: Option<Shares>, ring: u8) -> Vec<Shares> {
         // In the full ring nothing has to be lifted.
         let (plain, pass) = match pass {
             Some(z) if z.bits == ring => (Some(if z.dealer.is_some() { z } else { self.remask(z) }), None),
             other => (None, other),
         };
-        let mut gate = gate.map(|(z, map, window)| (self.mask(z, "gate"), map, window));
+        let mut gate = gate.map(|g| (self.mask(g.z, "gate"), g));
         let mut pass = pass.map(|z| self.mask(z, "pass"));
         self.send_moved(gate.iter_mut().map(|g| &mut g.0).chain(pass.iter_mut()).collect());
         let mut parts = Vec::new();
-        let gate = gate.map(|(open, map, window)| {
-            let dealt = self.deal_gate(&open, &map, window, ring, &mut parts);
-            Gate { open, map, window, dealt }
+        let gate = gate.map(|(open, Wanted { map, window, bounds, .. })| {
+            let copies = bounds.map_or(1, Bounds::signs);
+            let dealt = self.deal_gate(&open, copies, &map, window, ring, &mut parts);
+            Gate { open, map, window, bounds, dealt }
         });
         let pass = pass.map(|open| {
             let dealt = self.deal_pass(&open, ring, &mut parts);
@@ -252,13 +279,15 @@ impl Lowering<'_> {
     fn deal_gate(
         &mut self,
         o: &Opening,
+        copies: usize,
         map: &BlockMap,
         window: BitWindow,
         ring: u8,
         parts: &mut Vec<BufferId>,
     ) -> DealtGate {
-        let (k, pixels, blocks) = (o.z.bits, o.z.len, map.count());
+        let (k, pixels, blocks) = (o.z.bits, map.pixels(), map.count());
         let [_, _, a] = o.dealer;
+        let a = self.repeat(Dealer, Offline, a, o.z.ty(), copies);
         let sum = Type::Ring { bits: window.hi, len: blocks };
         let t = self.b.emit(Dealer, Offline, Inst::BlockSum(map.clone()), &[a], sum);
         let (low, top) = self.bits_of(Dealer, Offline, t, window, blocks);
@@ -273,12 +302,15 @@ impl Lowering<'_> {
         let ra = self.b.emit(Dealer, Offline, Inst::Gate(map.clone()), &[rho, a], wide);
         let ra = self.share("rho a", ra, wide, parts);
         let lift = (k < ring).then(|| {
+            let one = Type::Ring { bits: ring - k, len: o.z.len };
             let high = Type::Ring { bits: ring - k, len: pixels };
-            let [w, ta] = self.wrap_and_top(o, high);
-            let rta = self.b.emit(Dealer, Offline, Inst::Gate(map.clone()), &[rho, ta], high);
-            [("w", w), ("ta", ta), ("rho ta", rta)].map(|(what, v)| self.share(what, v, high, parts))
+            let [w, ta] = self.wrap_and_top(o, one);
+            let all = self.repeat(Dealer, Offline, ta, one, copies);
+            let rta = self.b.emit(Dealer, Offline, Inst::Gate(map.clone()), &[rho, all], high);
+            let parts_of = [("w", w, one), ("ta", ta, one), ("rho ta", rta, high)];
+            parts_of.map(|(what, v, ty)| self.share(what, v, ty, parts))
         });
-        DealtGate { levels, r, ra, lift, b: self.b.stream_cd("b", wide) }
+        DealtGate { levels, r, ra, lift, b: self.b.stream_cd("b", Type::Ring { bits: ring, len: o.z.len }) }
     }
 
     fn deal_pass(&mut self, o: &Opening, ring: u8, parts: &mut Vec<BufferId>) -> DealtLift {
@@ -336,6 +368,7 @@ impl Lowering<'_> {
     /// What the server sends first: its part of `d` and of the first level's bits.
     fn start_server(&mut self, g: &Gate, dealt: &[BufferId], out: &mut Vec<BufferId>) -> Sign {
         let [part, d] = self.server_d(&g.open);
+        let d = g.bounds.map_or(d, |t| self.distances(Server, t, d, g.open.z.ty()));
         let (e, top) = self.public_sum(Server, g, d);
         let mut sign = Sign { role: Server, d, e, top, masked: None, pending: None, level: 0 };
         out.push(part);
@@ -348,6 +381,7 @@ impl Lowering<'_> {
             Some([moved, _]) => self.b.emit(Client, Online, Inst::Add, &[moved, part], g.open.z.ty()),
             None => part,
         };
+        let d = g.bounds.map_or(d, |t| self.distances(Client, t, d, g.open.z.ty()));
         let (e, top) = self.public_sum(Client, g, d);
         Sign { role: Client, d, e, top, masked: None, pending: None, level: 0 }
     }
@@ -422,7 +456,7 @@ impl Lowering<'_> {
         reply
     }
 
-    /// A role's share of `DReLU * z` modulo `2^ring`.
+    /// A role's share of `DReLU * z`, or of the clip, modulo `2^ring`.
     fn selected(&mut self, g: &Gate, sign: &Sign, dealt: &[BufferId], ring: u8) -> BufferId {
         let role = sign.role;
         let blocks = Type::Bits { planes: 1, len: g.map.count() };
@@ -432,16 +466,24 @@ impl Lowering<'_> {
             Server => self.b.draw(Server, Online, g.open.a_s),
             _ => self.client_mask(&g.open, Online),
         };
-        let mut operands = vec![sign.d, delta, a];
-        let lift = g.dealt.lift.into_iter().flatten();
-        for x in [g.dealt.r, g.dealt.ra].into_iter().chain(lift) {
-            operands.push(match role {
-                Server => dealt[x.part],
-                _ => self.b.draw(Client, Online, x.stream),
-            });
+        let (k, len, copies) = (g.open.z.bits, g.open.z.len, g.copies());
+        let mut operands = vec![sign.d, delta, self.repeat(role, Online, a, g.open.z.ty(), copies)];
+        let own = |l: &mut Self, x: Dealt| match role {
+            Server => dealt[x.part],
+            _ => l.b.draw(Client, Online, x.stream),
+        };
+        operands.extend([g.dealt.r, g.dealt.ra].map(|x| own(self, x)));
+        let lift = g.dealt.lift.map(|x| x.map(|x| own(self, x)));
+        if let Some([w, ta, rta]) = lift {
+            let high = Type::Ring { bits: ring - k, len };
+            operands.extend([w, ta].map(|x| self.repeat(role, Online, x, high, copies)));
+            operands.push(rta);
         }
         let inst = Inst::Select { map: g.map.clone(), public: role == Client };
-        self.b.emit(role, Online, inst, &operands, Type::Ring { bits: ring, len: g.open.z.len })
+        let y = self.b.emit(role, Online, inst, &operands, Type::Ring { bits: ring, len: g.map.pixels() });
+        let Some(bounds) = g.bounds else { return y };
+        let opened = Opened { d: sign.d, a, lift: lift.map(|[w, ta, _]| [w, ta]), from: (k, len) };
+        self.clipped(role, bounds, y, &opened, ring)
     }
 
     /// The client's share of the gated values under the mask `b`.

@@ -7,6 +7,8 @@
 
 mod build;
 mod carry;
+mod class;
+mod clip;
 pub mod cost;
 mod gate;
 mod linear;
@@ -148,13 +150,19 @@ impl Lowering<'_> {
                 let shape = graph.conv_shape(id).ok_or_else(|| self.error(id, "its operand has no channels"))?;
                 self.linear(shape, *weight, *bias, x[0]).ok_or_else(|| self.error(id, "its operand is not dealt"))?
             }
-            Op::BlockRelu { blocks, .. } => {
-                let (_, map) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
+            Op::BlockRelu { .. } | Op::Clip { .. } => {
+                let (channels, map) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
                 let unit = fixed.unit();
                 let sum = node.range.and_then(|r| r.block_sum).map_or(f64::INFINITY, |(s, _)| s / unit);
                 let window = gate::window(sum, x[0].bits, self.options.drelu_window);
                 let window = window.ok_or_else(|| self.error(id, "its block sums have no bound"))?;
-                self.block_relu(blocks, map, window, x[0], fixed.modulus)
+                match &node.op {
+                    Op::BlockRelu { blocks, .. } => self.block_relu(blocks, map, window, x[0], fixed.modulus),
+                    op => {
+                        let bounds = clip::Bounds::of(op, unit);
+                        self.clip(bounds, (channels, map), window, x[0], fixed.modulus)
+                    }
+                }
             }
             Op::Refresh => self.refresh(x[0], fixed.modulus),
             Op::Remask => self.remask(x[0]),
@@ -168,6 +176,10 @@ impl Lowering<'_> {
                 self.resample(&graph.node(operands[0]).shape, *axis, samples, *bits, x[0], out)
             }
             Op::Truncate { bits } => self.truncate(*bits, x[0], out),
+            Op::Tag { bits } => {
+                let (channels, _) = node.map().ok_or_else(|| self.error(id, "it has no channels"))?;
+                self.tag(*bits, channels, x[0], out)
+            }
             Op::Reshape { .. } => x[0],
             op => {
                 let inst = self.movement(op, id).ok_or_else(|| self.error(id, "no instruction computes it"))?;
@@ -192,6 +204,7 @@ impl Lowering<'_> {
         let fixed = node.fixed.map_or((0, 0), |f| (f.frac, f.modulus));
         let drelus = match (&node.op, node.map()) {
             (Op::BlockRelu { blocks, .. }, Some((_, [h, w]))) => blocks.iter().map(|b| b.drelus(h, w) as u64).sum(),
+            (Op::Clip { .. }, _) => (node.len() * node.op.clip_bounds().len()) as u64,
             _ => 0,
         };
         let entry = Layer {
@@ -312,7 +325,7 @@ impl Lowering<'_> {
     fn movement(&self, op: &Op, id: NodeId) -> Option<Inst> {
         let shape = &self.graph.node(self.graph.operand(id)).shape;
         Some(match op {
-            Op::Reduce { .. } => Inst::Reduce,
+            Op::Reduce { .. } | Op::LowBits { .. } => Inst::Reduce,
             Op::Gather { axis, indices } => Inst::Gather {
                 outer: shape[..*axis].iter().product(),
                 axis: shape[*axis],

@@ -86,7 +86,11 @@ fn zeros(graph: &Graph, id: NodeId, known: &BTreeMap<NodeId, Flags>) -> Result<F
                 Op::BlockRelu { blocks, .. } => blocks[i] == Block::Zero,
                 _ => false,
             };
-            all.map(|i| vanishes(i) || operands.iter().all(|o| o[i])).collect()
+            let moves = match graph.node(id).op {
+                Op::Clip { low, high } => low.is_some_and(|b| b > 0.0) || high.is_some_and(|b| b < 0.0),
+                _ => false,
+            };
+            all.map(|i| vanishes(i) || !moves && operands.iter().all(|o| o[i])).collect()
         }
         Flow::Picks(picks) => picks.iter().map(|p| p.is_none_or(|i| operands[0][i])).collect(),
         Flow::Parts(_) => operands.iter().flat_map(|o| o.iter().copied()).collect(),

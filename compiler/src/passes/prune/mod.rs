@@ -75,7 +75,7 @@ fn count(graph: &Graph, id: NodeId) -> usize {
 
 /// How the channels of a node's value come from those of its operands.
 enum Flow {
-    /// Each from the same channel of every operand; zeros give zero.
+    /// Each from the same channel of every operand; zeros give zero, but for clips away from zero.
     Each,
     /// Each is the named channel of the operand, or zero.
     Picks(Vec<Option<usize>>),
@@ -101,7 +101,7 @@ fn flow(graph: &Graph, id: NodeId) -> Flow {
     match &node.op {
         Op::Conv { .. } | Op::Dense { .. } => graph.conv_shape(id).map_or(Flow::Opaque, Flow::Layer),
         Op::Add | Op::Sub | Op::Pad { .. } | Op::AvgPool { .. } | Op::MaxPool { .. } => Flow::Each,
-        Op::Identity | Op::BlockRelu { .. } => Flow::Each,
+        Op::Identity | Op::BlockRelu { .. } | Op::Clip { .. } => Flow::Each,
         Op::Gather { axis: 1, indices } => Flow::Picks(indices.iter().map(|i| Some(*i)).collect()),
         Op::Scatter { axis: 1, size, indices } => {
             let mut picks = vec![None; *size];

@@ -20,6 +20,7 @@ pub fn costs(share: f64) -> Costs {
     Costs {
         drelus: scaled(1e6),
         share,
+        program_drelus: scaled(1e6),
         setup_bytes: 1_100_000,
         offline_bytes: 1_200_000 + scaled(30e6),
         online_bytes: 300_000 + scaled(9e6),
