@@ -12,13 +12,14 @@ const PIXELS: usize = 8;
 /// Input channels between two visits of an output: what they read stays in the cache.
 const DEPTH: usize = 64;
 
-/// A convolution of planes that are padded already.
+/// A convolution of planes that are padded already. In a padded row the columns of one remainder by the stride
+/// stand together, so that what a tap reads for neighbouring outputs is in one piece.
 struct Shape {
     vertical: Axis,
     horizontal: Axis,
     /// Input channels of a group.
     inner: usize,
-    /// Size of a padded input plane; its rows serve whole tiles of outputs.
+    /// Rows of a padded input plane, and columns of each remainder.
     padded: [usize; 2],
     /// Size of an output plane.
     out: [usize; 2],
@@ -42,15 +43,16 @@ impl Batch {
         let per_channel = inner * vertical.kernel * horizontal.kernel;
         let out_c = weights.len() / per_channel;
         let (oh, ow) = (vertical.output(self.h), horizontal.output(self.w));
-        let reach = |axis: &Axis, count: usize| (count - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
-        let padded = [reach(&vertical, oh), reach(&horizontal, ow.next_multiple_of(PIXELS))];
+        let rows = (oh - 1) * vertical.stride + (vertical.kernel - 1) * vertical.dilation + 1;
+        let last_tap = (horizontal.kernel - 1) * horizontal.dilation;
+        let padded = [rows, ow.next_multiple_of(PIXELS) + last_tap / horizontal.stride];
         let shape = Shape { vertical, horizontal, inner, padded, out: [oh, ow] };
         let input = shape.pad(self);
 
         let mut data = vec![0.0; self.n * out_c * oh * ow];
         let per_group = out_c / group;
         let mut blocks = Vec::new();
-        let groups = data.chunks_mut(per_group * oh * ow).zip(input.chunks(inner * padded[0] * padded[1]));
+        let groups = data.chunks_mut(per_group * oh * ow).zip(input.chunks(inner * shape.padded_len()));
         for (index, (planes, input)) in groups.enumerate() {
             for (block, planes) in planes.chunks_mut(CHANNELS * oh * ow).enumerate() {
                 blocks.push(Block { input, first: index % group * per_group + block * CHANNELS, planes });
@@ -87,29 +89,46 @@ impl Batch {
 }
 
 impl Shape {
+    /// Length of a padded input plane.
+    fn padded_len(&self) -> usize {
+        self.padded[0] * self.padded[1] * self.horizontal.stride
+    }
+
     /// All planes of `batch` with zeros around them.
     fn pad(&self, batch: &Batch) -> Vec<f32> {
-        let [height, width] = self.padded;
-        let mut data = vec![0.0; batch.n * batch.c * height * width];
-        let columns = batch.w.min(width.saturating_sub(self.horizontal.begin));
-        for (from, to) in batch.data.chunks(batch.plane()).zip(data.chunks_mut(height * width)) {
-            let to = to.chunks_mut(width).skip(self.vertical.begin);
+        let (columns, stride) = (self.padded[1], self.horizontal.stride);
+        let mut data = vec![0.0; batch.n * batch.c * self.padded_len()];
+        for (from, to) in batch.data.chunks(batch.plane()).zip(data.chunks_mut(self.padded_len())) {
+            let to = to.chunks_mut(columns * stride).skip(self.vertical.begin);
             for (from, to) in from.chunks(batch.w).zip(to) {
-                to[self.horizontal.begin..][..columns].copy_from_slice(&from[..columns]);
+                for (x, value) in (self.horizontal.begin..columns * stride).zip(from) {
+                    to[x % stride * columns + x / stride] = *value;
+                }
             }
         }
         data
     }
 
+    /// Where the taps read in a padded plane, from where the first one does.
+    fn taps(&self) -> Vec<usize> {
+        let (columns, stride) = (self.padded[1], self.horizontal.stride);
+        let row = |ky: usize| ky * self.vertical.dilation * columns * stride;
+        let column =
+            |kx: usize| (kx * self.horizontal.dilation % stride) * columns + kx * self.horizontal.dilation / stride;
+        (0..self.vertical.kernel)
+            .flat_map(|ky| (0..self.horizontal.kernel).map(move |kx| row(ky) + column(kx)))
+            .collect()
+    }
+
     /// Adds to the `B` planes of `out` what the group's planes `input` give with the first `B` of `weights`
     /// `[_,inner,kh,kw]`.
     fn add<const B: usize>(&self, input: &[f32], weights: &[f32], out: &mut [f32]) {
-        let ([height, width], [oh, ow]) = (self.padded, self.out);
-        let (kh, kw) = (self.vertical.kernel, self.horizontal.kernel);
-        let (stride, dilation) = (self.horizontal.stride, self.horizontal.dilation);
-        let len = self.inner * kh * kw;
+        let [oh, ow] = self.out;
+        let taps = self.taps();
+        let (plane, row) = (self.padded_len(), self.vertical.stride * self.padded[1] * self.horizontal.stride);
+        let len = self.inner * taps.len();
         let weights: Vec<[f32; B]> = (0..len).map(|i| std::array::from_fn(|b| weights[b * len + i])).collect();
-        for (weights, input) in weights.chunks(DEPTH * kh * kw).zip(input.chunks(DEPTH * height * width)) {
+        for (weights, input) in weights.chunks(DEPTH * taps.len()).zip(input.chunks(DEPTH * plane)) {
             for oy in 0..oh {
                 for ox in (0..ow).step_by(PIXELS) {
                     let pixels = PIXELS.min(ow - ox);
@@ -118,20 +137,8 @@ impl Shape {
                     for (b, sum) in sums.iter_mut().enumerate() {
                         sum[..pixels].copy_from_slice(&out[at(b)..][..pixels]);
                     }
-                    for (weights, plane) in weights.chunks(kh * kw).zip(input.chunks(height * width)) {
-                        for (ky, weights) in weights.chunks(kw).enumerate() {
-                            let y = oy * self.vertical.stride + ky * self.vertical.dilation;
-                            let row = &plane[y * width..][..width];
-                            for (kx, weights) in weights.iter().enumerate() {
-                                let values = tile(&row[ox * stride + kx * dilation..], stride);
-                                for (sum, weight) in sums.iter_mut().zip(weights) {
-                                    for (sum, value) in sum.iter_mut().zip(&values) {
-                                        *sum += weight * value;
-                                    }
-                                }
-                            }
-                        }
-                    }
+                    let tiles = input.chunks(plane).map(|plane| &plane[oy * row + ox..]);
+                    sums = accumulate(sums, tiles.zip(weights.chunks(taps.len())), &taps);
                     for (b, sum) in sums.iter().enumerate() {
                         out[at(b)..][..pixels].copy_from_slice(&sum[..pixels]);
                     }
@@ -141,10 +148,21 @@ impl Shape {
     }
 }
 
-/// Every `stride`-th value of `row`.
-fn tile(row: &[f32], stride: usize) -> [f32; PIXELS] {
-    match (stride, row.first_chunk()) {
-        (1, Some(values)) => *values,
-        _ => std::array::from_fn(|p| row[p * stride]),
+/// Adds to `sums` what the taps of every channel's tile give with their weights.
+fn accumulate<'a, const B: usize>(
+    mut sums: [[f32; PIXELS]; B],
+    channels: impl Iterator<Item = (&'a [f32], &'a [[f32; B]])>,
+    taps: &[usize],
+) -> [[f32; PIXELS]; B] {
+    for (tile, weights) in channels {
+        for (weights, &tap) in weights.iter().zip(taps) {
+            let values: &[f32; PIXELS] = tile[tap..].first_chunk().expect("padded rows serve whole tiles");
+            for (sum, weight) in sums.iter_mut().zip(weights) {
+                for (sum, value) in sum.iter_mut().zip(values) {
+                    *sum += weight * value;
+                }
+            }
+        }
     }
+    sums
 }
