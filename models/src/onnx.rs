@@ -306,11 +306,7 @@ impl GraphBuilder {
     /// The finished model, whatever its state.
     pub fn finish_unchecked(mut self) -> ModelProto {
         if self.initializers_as_inputs {
-            for tensor in &self.graph.initializer {
-                let dims: Vec<Dim> = tensor.dims.iter().map(|&d| Dim::Fixed(d)).collect();
-                let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
-                self.graph.input.push(value_info(&tensor.name, kind, &dims));
-            }
+            list_initializers(&mut self.graph);
         }
         ModelProto {
             ir_version: ir_version(self.opset),
@@ -356,6 +352,15 @@ fn check_size(tensor: &TensorProto) -> Result<(), ModelError> {
         Ok(())
     } else {
         Err(ModelError::InitializerSize { name: tensor.name.clone(), dims: tensor.dims.clone(), elements })
+    }
+}
+
+/// Lists the initializers among the inputs.
+pub(crate) fn list_initializers(graph: &mut GraphProto) {
+    for tensor in &graph.initializer {
+        let dims: Vec<Dim> = tensor.dims.iter().map(|&d| Dim::Fixed(d)).collect();
+        let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
+        graph.input.push(value_info(&tensor.name, kind, &dims));
     }
 }
 

@@ -8,9 +8,9 @@ use crate::onnx::{Conv, Interpolation};
 
 /// Height and width the networks are evaluated on.
 const SIZE: usize = 512;
-/// Calibration images are this many times smaller: the largest maps are then of 64x64 pixels, the head's of 16x16.
-const SHRINK: usize = 4;
-const CALIBRATION: usize = 6;
+/// Calibration images are this many times smaller: the largest maps are then of 32x32 pixels, the head's of 8x8.
+const SHRINK: usize = 8;
+const CALIBRATION: usize = 8;
 /// Layers of stride 2 before the head.
 const STRIDES: usize = 3;
 /// Channels of every branch of the head, and its dilations.

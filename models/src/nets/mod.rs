@@ -9,6 +9,7 @@
 mod deeplab;
 mod resnet;
 mod tiny;
+pub mod wild;
 
 use tract_onnx::pb::ModelProto;
 

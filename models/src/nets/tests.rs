@@ -48,11 +48,13 @@ fn assert_natural_at(name: &str, size: Option<[usize; 2]>) {
     let [c, h, w] = net.input;
     let [h, w] = size.unwrap_or([h, w]);
     let x = Rng::new(99).normals(c * h * w, 0.0, 1.0);
+    // A ReLU6 lets pass up to 6, and a convolution sums it.
+    let limit = if model.graph.iter().flat_map(|g| &g.node).any(|n| n.op_type == "Clip") { 40.0 } else { 20.0 };
     let (mut active, mut total, mut largest) = (0, 0, 0f32);
     for (value, op, data) in run_all(&model, &x) {
         let peak = data.iter().fold(0f32, |m, v| m.max(v.abs()));
         assert!(data.iter().all(|v| v.is_finite()), "{name}: {value}");
-        assert!(peak < 20.0, "{name}: {value} reaches {peak}");
+        assert!(peak < limit, "{name}: {value} reaches {peak}");
         assert!(peak > 0.05, "{name}: {value} stays below {peak}");
         largest = largest.max(peak);
         if ["Relu", "Clip", "PRelu", "LeakyRelu"].contains(&op.as_str()) {
