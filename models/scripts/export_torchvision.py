@@ -14,6 +14,7 @@ noise, with scales and shifts drawn around those of trained networks, so that ac
 """
 
 import inspect
+import logging
 import sys
 import warnings
 from collections import Counter
@@ -92,6 +93,7 @@ def main():
     if not has_dynamo:
         print(f"torch {torch.__version__} lacks the torch.export-based exporter: 2.5 or later has it")
     warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
     for name in names:
         make, size, script, dynamo = NETWORKS[name]
         torch.manual_seed(SEED)
