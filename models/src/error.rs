@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::onnx::OPSETS;
+
 /// Errors of this crate. Each names the graph value, node, net or path at fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,7 +33,7 @@ pub enum ModelError {
         elements: usize,
     },
     /// The operator set is outside the range the writer knows.
-    #[error("opset {0} is not supported: 9 to 18 are")]
+    #[error("opset {0} is not supported: {least} to {last} are", least = OPSETS.start(), last = OPSETS.end())]
     Opset(i64),
     /// A net holds an operator form that the operator set lacks.
     #[error("`{net}` needs opset {least} or later, not {opset}")]
@@ -46,6 +48,14 @@ pub enum ModelError {
     /// The fixed batch size is not positive.
     #[error("batch size {0} is not positive")]
     Batch(i64),
+    /// An image is too small for the nets.
+    #[error("images of {}x{} are too small: {least}x{least} is the least", size[0], size[1])]
+    Size {
+        /// Height and width asked for.
+        size: [usize; 2],
+        /// The least height and width.
+        least: usize,
+    },
     /// No net of this name exists.
     #[error("no net is called `{name}`: the nets are {known}")]
     UnknownNet {

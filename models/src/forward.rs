@@ -3,9 +3,9 @@
 //!
 //! Sums run in a fixed order: the same seed gives the same statistics on every machine.
 
-use std::num::NonZero;
+mod conv;
 
-use crate::onnx::{Conv, Pool};
+use crate::onnx::{Interpolation, Pool};
 use crate::rng::Rng;
 
 /// Activations of a batch, row-major `[n,c,h,w]`.
@@ -39,15 +39,6 @@ impl Axis {
         let rounded = steps.div_ceil(self.stride) + 1;
         // A window that would start in the trailing padding is dropped.
         if (rounded - 1) * self.stride >= size + self.begin { rounded - 1 } else { rounded }
-    }
-
-    /// The outputs whose tap `tap` falls inside the input, and the first one's input position.
-    fn valid(&self, tap: usize, size: usize, out: usize) -> (std::ops::Range<usize>, usize) {
-        let offset = tap * self.dilation;
-        let first = self.begin.saturating_sub(offset).div_ceil(self.stride);
-        let last = (size + self.begin).saturating_sub(offset).div_ceil(self.stride).min(out);
-        let start = first * self.stride + offset;
-        (first..last.max(first), start.saturating_sub(self.begin))
     }
 }
 
@@ -88,80 +79,6 @@ impl Batch {
             }
         }
         Self { n, c, h, w, data }
-    }
-
-    /// Convolution with weights `[out,c/group,kh,kw]` and bias `[out]`.
-    pub(crate) fn conv(&self, weights: &[f32], bias: Option<&[f32]>, conv: &Conv) -> Self {
-        let [vertical, horizontal] = axes(conv.kernel, conv.strides, conv.pads, conv.dilations, false);
-        let taps = vertical.kernel * horizontal.kernel;
-        let group = conv.group as usize;
-        let inner = self.c / group;
-        let out_c = weights.len() / (inner * taps);
-        let (oh, ow) = (vertical.output(self.h), horizontal.output(self.w));
-        let pointwise = taps == 1 && conv.strides == [1; 2] && conv.pads == [0; 4];
-
-        let channel = |image: usize, oc: usize, out: &mut [f32]| {
-            out.fill(bias.map_or(0.0, |b| b[oc]));
-            let first = oc / (out_c / group) * inner;
-            for ic in 0..inner {
-                let start = (image * self.c + first + ic) * self.plane();
-                let input = &self.data[start..start + self.plane()];
-                let kernel = &weights[(oc * inner + ic) * taps..][..taps];
-                if pointwise {
-                    accumulate(out, input, kernel[0]);
-                    continue;
-                }
-                for ky in 0..vertical.kernel {
-                    let (rows, mut iy) = vertical.valid(ky, self.h, oh);
-                    for oy in rows {
-                        let line = &input[iy * self.w..(iy + 1) * self.w];
-                        for kx in 0..horizontal.kernel {
-                            let weight = kernel[ky * horizontal.kernel + kx];
-                            let (columns, ix) = horizontal.valid(kx, self.w, ow);
-                            if columns.is_empty() {
-                                continue;
-                            }
-                            let target = &mut out[oy * ow..][columns];
-                            if horizontal.stride == 1 {
-                                accumulate(target, &line[ix..], weight);
-                            } else {
-                                let source = line[ix..].iter().step_by(horizontal.stride);
-                                for (o, &i) in target.iter_mut().zip(source) {
-                                    *o += weight * i;
-                                }
-                            }
-                        }
-                        iy += vertical.stride;
-                    }
-                }
-            }
-        };
-
-        let mut data = vec![0.0; self.n * out_c * oh * ow];
-        let planes: Vec<(usize, &mut [f32])> = data.chunks_mut(oh * ow).enumerate().collect();
-        let work = planes.len() * oh * ow * inner * taps;
-        let threads = match work {
-            0..1_000_000 => 1,
-            _ => std::thread::available_parallelism().map_or(1, NonZero::get),
-        };
-        let share = planes.len().div_ceil(threads);
-        let mut planes = planes.into_iter();
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                let part: Vec<_> = planes.by_ref().take(share).collect();
-                let run = || {
-                    for (index, plane) in part {
-                        channel(index / out_c, index % out_c, plane);
-                    }
-                };
-                if threads == 1 {
-                    run();
-                } else {
-                    scope.spawn(run);
-                }
-            }
-        });
-        Self { n: self.n, c: out_c, h: oh, w: ow, data }
     }
 
     /// Every window of every plane, reduced from its pixels inside the input and their number.
@@ -211,6 +128,53 @@ impl Batch {
             *v = v.max(0.0);
         }
         self
+    }
+
+    pub(crate) fn clip(mut self, min: f32, max: f32) -> Self {
+        for v in &mut self.data {
+            *v = v.clamp(min, max);
+        }
+        self
+    }
+
+    /// Negative values times the slope of their channel.
+    pub(crate) fn prelu(mut self, slopes: &[f32]) -> Self {
+        let plane = self.plane();
+        for (index, values) in self.data.chunks_mut(plane).enumerate() {
+            for v in values.iter_mut().filter(|v| **v < 0.0) {
+                *v *= slopes[index % self.c];
+            }
+        }
+        self
+    }
+
+    /// The channels of all `parts`, which are of one size, one after the other.
+    pub(crate) fn concat(parts: &[&Self]) -> Self {
+        let first = parts[0];
+        let c = parts.iter().map(|p| p.c).sum();
+        let images = (0..first.n).flat_map(|n| {
+            parts.iter().flat_map(move |p| {
+                let len = p.c * p.plane();
+                &p.data[n * len..(n + 1) * len]
+            })
+        });
+        Self { n: first.n, c, h: first.h, w: first.w, data: images.copied().collect() }
+    }
+
+    /// Every plane resized to `[h,w]`.
+    pub(crate) fn resize(&self, [h, w]: [usize; 2], interpolation: Interpolation) -> Self {
+        let (rows, columns) = (sources(self.h, h, interpolation), sources(self.w, w, interpolation));
+        let mut data = Vec::with_capacity(self.n * self.c * h * w);
+        for plane in self.data.chunks(self.plane()) {
+            for &([top, bottom], down) in &rows {
+                let (top, bottom) = (&plane[top * self.w..], &plane[bottom * self.w..]);
+                for &([left, right], along) in &columns {
+                    let mix = |row: &[f32]| row[left] + along * (row[right] - row[left]);
+                    data.push(mix(top) + down * (mix(bottom) - mix(top)));
+                }
+            }
+        }
+        Self { n: self.n, c: self.c, h, w, data }
     }
 
     pub(crate) fn add(mut self, other: &Self) -> Self {
@@ -271,8 +235,19 @@ fn smooth_field(h: usize, w: usize, rng: &mut Rng) -> Vec<f64> {
         .collect()
 }
 
-fn accumulate(out: &mut [f32], input: &[f32], weight: f32) {
-    for (o, &i) in out.iter_mut().zip(input) {
-        *o += weight * i;
-    }
+/// For each of `to` pixels the two of `from` pixels that it lies between, and how far from the first.
+fn sources(from: usize, to: usize, interpolation: Interpolation) -> Vec<([usize; 2], f32)> {
+    let scale = from as f32 / to as f32;
+    (0..to)
+        .map(|i| {
+            let at = match interpolation {
+                Interpolation::Nearest => return ([i * from / to; 2], 0.0),
+                Interpolation::Bilinear => ((i as f32 + 0.5) * scale - 0.5).max(0.0),
+                Interpolation::AlignCorners if to == 1 => 0.0,
+                Interpolation::AlignCorners => i as f32 * (from - 1) as f32 / (to - 1) as f32,
+            };
+            let first = (at as usize).min(from - 1);
+            ([first, (first + 1).min(from - 1)], at - first as f32)
+        })
+        .collect()
 }

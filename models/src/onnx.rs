@@ -23,6 +23,7 @@
 //! ```
 
 pub mod attr;
+mod ops;
 
 use std::collections::HashSet;
 
@@ -32,6 +33,9 @@ use tract_onnx::pb::{
 };
 
 use crate::error::ModelError;
+
+/// The versions of ONNX's operator set that the writer knows.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
 
 /// A float tensor with little-endian raw data. Shape and length are not compared here.
 pub fn f32_tensor(name: &str, dims: &[i64], data: &[f32]) -> TensorProto {
@@ -145,6 +149,29 @@ impl Pool {
     }
 }
 
+/// How `Resize` finds the pixels of its result, in two dimensions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The pixel at or before `i * size / new_size`, as PyTorch's `nearest`.
+    Nearest,
+    /// Between the four pixels around, pixel centres at halves (PyTorch's `bilinear`).
+    Bilinear,
+    /// Between the four pixels around, the corners' centres on each other.
+    AlignCorners,
+}
+
+/// What a `Resize` is told about the size of its result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ResizeTo {
+    /// All dimensions.
+    Sizes(Vec<i64>),
+    /// A factor for every dimension.
+    Scales(Vec<f32>),
+    /// Height and width; batch and channels are read from the input by `Shape` and `Slice` and
+    /// joined to them by `Concat`, as PyTorch writes it.
+    Spatial([i64; 2]),
+}
+
 /// Collects one graph. Methods that add a node return the name of its (first) output value, to be
 /// passed to later methods.
 #[derive(Clone, Debug)]
@@ -232,137 +259,6 @@ impl GraphBuilder {
         self.graph.node.push(node);
     }
 
-    /// `Conv` of `x` `[N,C,H,W]` with weights `w` `[O,C/group,kh,kw]` and, if given, `bias` `[O]`.
-    pub fn conv(&mut self, name: &str, x: &str, w: &str, bias: Option<&str>, conv: &Conv) -> String {
-        let mut inputs = vec![x, w];
-        inputs.extend(bias);
-        let attrs = vec![
-            attr::ints("kernel_shape", &conv.kernel),
-            attr::ints("strides", &conv.strides),
-            attr::ints("pads", &conv.pads),
-            attr::ints("dilations", &conv.dilations),
-            attr::int("group", conv.group),
-        ];
-        self.node("Conv", name, &inputs, attrs)
-    }
-
-    /// `BatchNormalization` in inference form. `stats` are the names of scale, shift, running mean
-    /// and running variance, each `[C]`.
-    pub fn batch_norm(&mut self, name: &str, x: &str, stats: [&str; 4], epsilon: f32) -> String {
-        let [scale, shift, mean, var] = stats;
-        let attrs = vec![attr::float("epsilon", epsilon), attr::float("momentum", 0.9)];
-        self.node("BatchNormalization", name, &[x, scale, shift, mean, var], attrs)
-    }
-
-    /// `Relu`.
-    pub fn relu(&mut self, name: &str, x: &str) -> String {
-        self.node("Relu", name, &[x], vec![])
-    }
-
-    /// `Add` with broadcasting.
-    pub fn add(&mut self, name: &str, a: &str, b: &str) -> String {
-        self.node("Add", name, &[a, b], vec![])
-    }
-
-    /// `MatMul`.
-    pub fn mat_mul(&mut self, name: &str, a: &str, b: &str) -> String {
-        self.node("MatMul", name, &[a, b], vec![])
-    }
-
-    /// `MaxPool`. `ceil_mode` is written from opset 10 on, where it exists.
-    pub fn max_pool(&mut self, name: &str, x: &str, pool: &Pool) -> String {
-        let attrs = pool.attributes(self.opset);
-        self.node("MaxPool", name, &[x], attrs)
-    }
-
-    /// `AveragePool`. `count_include_pad` says whether padding counts in the divisor.
-    pub fn average_pool(&mut self, name: &str, x: &str, pool: &Pool, count_include_pad: bool) -> String {
-        let mut attrs = pool.attributes(self.opset);
-        attrs.push(attr::int("count_include_pad", count_include_pad.into()));
-        self.node("AveragePool", name, &[x], attrs)
-    }
-
-    /// `GlobalAveragePool`, `[N,C,H,W]` to `[N,C,1,1]`.
-    pub fn global_average_pool(&mut self, name: &str, x: &str) -> String {
-        self.node("GlobalAveragePool", name, &[x], vec![])
-    }
-
-    /// `Flatten` to two dimensions at `axis`.
-    pub fn flatten(&mut self, name: &str, x: &str, axis: i64) -> String {
-        self.node("Flatten", name, &[x], vec![attr::int("axis", axis)])
-    }
-
-    /// `Gemm` of `x` `[N,I]` with `w` `[O,I]` (`transB`) and `bias` `[O]`.
-    pub fn gemm(&mut self, name: &str, x: &str, w: &str, bias: &str) -> String {
-        self.node("Gemm", name, &[x, w, bias], vec![attr::int("transB", 1)])
-    }
-
-    /// `Softmax` over `axis`.
-    pub fn softmax(&mut self, name: &str, x: &str, axis: i64) -> String {
-        self.node("Softmax", name, &[x], vec![attr::int("axis", axis)])
-    }
-
-    /// `Reshape` to `shape`; 0 keeps a dimension, -1 takes what is left.
-    pub fn reshape(&mut self, name: &str, x: &str, shape: &[i64]) -> String {
-        let shape = self.i64(&format!("{name}_shape"), shape);
-        self.node("Reshape", name, &[x, &shape], vec![])
-    }
-
-    /// `Transpose` by `perm`.
-    pub fn transpose(&mut self, name: &str, x: &str, perm: &[i64]) -> String {
-        self.node("Transpose", name, &[x], vec![attr::ints("perm", perm)])
-    }
-
-    /// `Pad` with zeros; `pads` are all begins, then all ends. An input from opset 11 on, an
-    /// attribute before.
-    pub fn pad(&mut self, name: &str, x: &str, pads: &[i64]) -> String {
-        let mode = attr::string("mode", "constant");
-        if self.opset >= 11 {
-            let pads = self.i64(&format!("{name}_pads"), pads);
-            self.node("Pad", name, &[x, &pads], vec![mode])
-        } else {
-            self.node("Pad", name, &[x], vec![mode, attr::ints("pads", pads)])
-        }
-    }
-
-    /// `ReduceMean` over `axes`. An input from opset 18 on, an attribute before.
-    pub fn reduce_mean(&mut self, name: &str, x: &str, axes: &[i64], keep_dims: bool) -> String {
-        let keep = attr::int("keepdims", keep_dims.into());
-        if self.opset >= 18 {
-            let axes = self.i64(&format!("{name}_axes"), axes);
-            self.node("ReduceMean", name, &[x, &axes], vec![keep])
-        } else {
-            self.node("ReduceMean", name, &[x], vec![attr::ints("axes", axes), keep])
-        }
-    }
-
-    /// `Concat` along `axis`.
-    pub fn concat(&mut self, name: &str, inputs: &[&str], axis: i64) -> String {
-        self.node("Concat", name, inputs, vec![attr::int("axis", axis)])
-    }
-
-    /// `Clip` to `min..=max`, as ReLU6 is exported. Inputs from opset 11 on, attributes before.
-    pub fn clip(&mut self, name: &str, x: &str, min: f32, max: f32) -> String {
-        if self.opset >= 11 {
-            let min = self.f32(&format!("{name}_min"), &[], vec![min]);
-            let max = self.f32(&format!("{name}_max"), &[], vec![max]);
-            self.node("Clip", name, &[x, &min, &max], vec![])
-        } else {
-            let attrs = vec![attr::float("min", min), attr::float("max", max)];
-            self.node("Clip", name, &[x], attrs)
-        }
-    }
-
-    /// `Constant` holding `tensor`.
-    pub fn constant(&mut self, name: &str, tensor: TensorProto) -> String {
-        self.node("Constant", name, &[], vec![attr::tensor("value", tensor)])
-    }
-
-    /// `Identity`.
-    pub fn identity(&mut self, name: &str, x: &str) -> String {
-        self.node("Identity", name, &[x], vec![])
-    }
-
     /// The finished model, its structure checked: every name defined once and before its use,
     /// every initializer as long as its shape says. Operators and attributes are not checked.
     ///
@@ -371,7 +267,7 @@ impl GraphBuilder {
     /// [`ModelError::InitializerSize`], [`ModelError::UndefinedInput`] or
     /// [`ModelError::UndefinedOutput`].
     pub fn finish(self) -> Result<ModelProto, ModelError> {
-        if !(9..=18).contains(&self.opset) {
+        if !OPSETS.contains(&self.opset) {
             return Err(ModelError::Opset(self.opset));
         }
         let mut defined = HashSet::new();
@@ -410,11 +306,7 @@ impl GraphBuilder {
     /// The finished model, whatever its state.
     pub fn finish_unchecked(mut self) -> ModelProto {
         if self.initializers_as_inputs {
-            for tensor in &self.graph.initializer {
-                let dims: Vec<Dim> = tensor.dims.iter().map(|&d| Dim::Fixed(d)).collect();
-                let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
-                self.graph.input.push(value_info(&tensor.name, kind, &dims));
-            }
+            list_initializers(&mut self.graph);
         }
         ModelProto {
             ir_version: ir_version(self.opset),
@@ -435,7 +327,9 @@ fn ir_version(opset: i64) -> i64 {
         10 => 5,
         11 => 6,
         12..=14 => 7,
-        _ => 8,
+        15..=18 => 8,
+        19..=20 => 9,
+        _ => 10,
     }
 }
 
@@ -458,6 +352,15 @@ fn check_size(tensor: &TensorProto) -> Result<(), ModelError> {
         Ok(())
     } else {
         Err(ModelError::InitializerSize { name: tensor.name.clone(), dims: tensor.dims.clone(), elements })
+    }
+}
+
+/// Lists the initializers among the inputs.
+pub(crate) fn list_initializers(graph: &mut GraphProto) {
+    for tensor in &graph.initializer {
+        let dims: Vec<Dim> = tensor.dims.iter().map(|&d| Dim::Fixed(d)).collect();
+        let kind = DataType::try_from(tensor.data_type).unwrap_or(DataType::Undefined);
+        graph.input.push(value_info(&tensor.name, kind, &dims));
     }
 }
 
@@ -515,7 +418,7 @@ mod tests {
         assert!(matches!(g.clone().finish(), Err(ModelError::InitializerSize { elements: 5, .. })));
         g.finish_unchecked();
 
-        assert!(matches!(GraphBuilder::new("g", 8).finish(), Err(ModelError::Opset(8))));
+        assert!(matches!(GraphBuilder::new("g", 6).finish(), Err(ModelError::Opset(6))));
     }
 
     #[test]

@@ -6,34 +6,59 @@
 //! networks; the last batch norm of a residual branch has a smaller scale, so that activations
 //! keep their range through the depth. The same options give the same bytes.
 
+mod deeplab;
 mod resnet;
 mod tiny;
+pub mod wild;
 
 use tract_onnx::pb::ModelProto;
 
 use crate::error::ModelError;
 use crate::forward::Batch;
-use crate::onnx::{Conv, Dim, GraphBuilder, Pool};
+use crate::onnx::{Conv, Dim, GraphBuilder, Interpolation, Pool, ResizeTo};
 use crate::rng::Rng;
 
+pub use deeplab::{Rectifier, deeplabv3_mobilenetv2, deeplabv3_resnet50};
 pub use resnet::{StemPool, resnet_small, resnet18_cifar, resnet50};
-pub use tiny::{tiny_grouped, tiny_nhwc, tiny_plain, tiny_pools, tiny_residual};
+pub use tiny::{
+    tiny_gates, tiny_grouped, tiny_nhwc, tiny_plain, tiny_pools, tiny_residual, tiny_segment, tiny_upsample,
+};
+
+/// Least height and width of an image that every net can work on.
+const LEAST_SIZE: usize = 8;
+
+/// How `Resize` nodes are told the size of their result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResizeSize {
+    /// As constant sizes, where the batch size is fixed, or else as [`ResizeSize::Shape`].
+    #[default]
+    Sizes,
+    /// As constant factors.
+    Scales,
+    /// By `Shape`, `Slice` and `Concat`, as PyTorch writes it.
+    Shape,
+}
 
 /// What all builders can be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {
     /// Seed of all weights.
     pub seed: u64,
-    /// Version of the default operator set, 9 to 18.
+    /// Version of the default operator set, 7 to 21.
     pub opset: i64,
     /// Batch size of the graph's input; `None` writes the symbol `N`.
     pub batch: Option<i64>,
+    /// Height and width of the input, at least 8 each; `None` is the net's own. The weights do not depend on
+    /// it, except those of `tiny_pools`.
+    pub size: Option<[usize; 2]>,
+    /// How `Resize` nodes are written.
+    pub resize: ResizeSize,
 }
 
 impl Default for BuildOptions {
-    /// Seed 1, opset 13, batch 1.
+    /// Seed 1, opset 13, batch 1, the net's own size, constant sizes in `Resize`.
     fn default() -> Self {
-        Self { seed: 1, opset: 13, batch: Some(1) }
+        Self { seed: 1, opset: 13, batch: Some(1), size: None, resize: ResizeSize::Sizes }
     }
 }
 
@@ -53,7 +78,8 @@ impl NetInfo {
     /// Builds the net.
     ///
     /// # Errors
-    /// [`ModelError::Opset`] and [`ModelError::Batch`] for options out of range.
+    /// [`ModelError::Opset`], [`ModelError::OpsetTooOld`], [`ModelError::Batch`] and [`ModelError::Size`] for
+    /// options out of range.
     pub fn build(&self, options: &BuildOptions) -> Result<ModelProto, ModelError> {
         (self.builder)(options)
     }
@@ -92,6 +118,30 @@ pub const NETS: &[NetInfo] = &[
         },
     },
     NetInfo {
+        name: "deeplabv3_mobilenetv2",
+        summary: "DeepLabV3 on MobileNetV2 for ADE20K, ReLU for ReLU6, 85,262,848 ReLUs",
+        input: [3, 512, 512],
+        builder: |o| deeplabv3_mobilenetv2(o, Rectifier::Relu, 150),
+    },
+    NetInfo {
+        name: "deeplabv3_mobilenetv2_relu6",
+        summary: "DeepLabV3 on MobileNetV2 for ADE20K, ReLU6 in the backbone",
+        input: [3, 512, 512],
+        builder: |o| deeplabv3_mobilenetv2(o, Rectifier::Relu6, 150),
+    },
+    NetInfo {
+        name: "deeplabv3_resnet50",
+        summary: "DeepLabV3 on ResNet-50-V1c for VOC, max-pool stem, 127,402,496 ReLUs",
+        input: [3, 512, 512],
+        builder: |o| deeplabv3_resnet50(o, StemPool::Max, 21),
+    },
+    NetInfo {
+        name: "deeplabv3_resnet50_avg",
+        summary: "DeepLabV3 on ResNet-50-V1c for VOC, average-pool stem, padding not counted",
+        input: [3, 512, 512],
+        builder: |o| deeplabv3_resnet50(o, StemPool::Average { count_include_pad: false }, 21),
+    },
+    NetInfo {
         name: "resnet8",
         summary: "ResNet-8 of width 16 on 28x28 grey images, 56,448 ReLUs",
         input: [1, 28, 28],
@@ -128,6 +178,24 @@ pub const NETS: &[NetInfo] = &[
         input: [4, 12, 10],
         builder: tiny_grouped,
     },
+    NetInfo {
+        name: "tiny_segment",
+        summary: "an inverted bottleneck with ReLU6, image pooling, Concat of branches, bilinear Resize",
+        input: [3, 24, 20],
+        builder: tiny_segment,
+    },
+    NetInfo {
+        name: "tiny_upsample",
+        summary: "nearest and corner-aligned Resize, Concat with what comes before the strides",
+        input: [3, 12, 16],
+        builder: tiny_upsample,
+    },
+    NetInfo {
+        name: "tiny_gates",
+        summary: "PRelu, LeakyRelu, hard tanh, ReLU6",
+        input: [3, 9, 8],
+        builder: tiny_gates,
+    },
 ];
 
 /// The net called `name`.
@@ -148,8 +216,10 @@ enum BatchNorm {
     Plain,
     /// Last of a residual branch.
     BranchEnd,
-    /// In a residual shortcut.
+    /// In a residual shortcut, or at a bottleneck's end that nothing is added to.
     Shortcut,
+    /// Before a ReLU6, which cuts a few values in a hundred.
+    Clipped,
 }
 
 /// A graph value with its activations on the calibration batch.
@@ -164,6 +234,22 @@ struct Net {
     graph: GraphBuilder,
     rng: Rng,
     options: BuildOptions,
+    /// Height and width of the graph's input, and of the calibration images.
+    sizes: [[usize; 2]; 2],
+    /// How many times smaller than the net's own images the calibration images are. Dilations shrink with
+    /// them, so that as many taps of a dilated kernel fall into the padding.
+    shrink: usize,
+}
+
+/// The factor that makes `to` pixels of `from`, when the product is rounded down.
+fn factor(from: usize, to: usize) -> f32 {
+    let factor = to as f32 / from as f32;
+    if ((from as f32 * factor) as usize) < to { factor.next_up() } else { factor }
+}
+
+/// `size` after `strides` layers of stride 2, which round up.
+fn halved(size: [usize; 2], strides: usize) -> [usize; 2] {
+    size.map(|s| s.div_ceil(1 << strides))
 }
 
 impl Net {
@@ -171,13 +257,30 @@ impl Net {
         if let Some(batch) = options.batch.filter(|&b| b < 1) {
             return Err(ModelError::Batch(batch));
         }
-        Ok(Self { graph: GraphBuilder::new(name, options.opset), rng: Rng::new(options.seed), options: *options })
+        if let Some(size) = options.size.filter(|s| s.iter().any(|&side| side < LEAST_SIZE)) {
+            return Err(ModelError::Size { size, least: LEAST_SIZE });
+        }
+        let graph = GraphBuilder::new(name, options.opset);
+        Ok(Self { graph, rng: Rng::new(options.seed), options: *options, sizes: [[0; 2]; 2], shrink: 1 })
+    }
+
+    /// As [`Net::new`], for nets that hold operators in a form that came with opset `least`.
+    fn since(least: i64, name: &'static str, options: &BuildOptions) -> Result<Self, ModelError> {
+        if options.opset < least {
+            return Err(ModelError::OpsetTooOld { net: name, least, opset: options.opset });
+        }
+        Self::new(name, options)
     }
 
     /// `dims` behind the batch dimension.
     fn dims(&self, dims: &[usize]) -> Vec<Dim> {
         let batch = self.options.batch.map_or(Dim::from("N"), Dim::Fixed);
         std::iter::once(batch).chain(dims.iter().map(|&d| Dim::Fixed(d as i64))).collect()
+    }
+
+    /// Height and width asked for, or the net's own.
+    fn size(&self, own: [usize; 2]) -> [usize; 2] {
+        self.options.size.unwrap_or(own)
     }
 
     /// `count` calibration images for a value the graph holds as `[N,C,H,W]`.
@@ -187,11 +290,34 @@ impl Net {
         Value { name, batch: Batch::calibration(count, shape, &mut rng) }
     }
 
-    /// The input `x` `[N,C,H,W]`, calibrated on images of its own size.
+    /// The input `x` `[N,C,H,W]` of the size asked for, calibrated on images of the net's own size.
     fn input(&mut self, shape: [usize; 3], count: usize) -> Value {
-        let dims = self.dims(&shape);
+        self.shrunk_input(shape, 1, count)
+    }
+
+    /// The input `x` `[N,C,H,W]` of the size asked for, calibrated on images `shrink` times smaller than the
+    /// net's own.
+    fn shrunk_input(&mut self, [c, h, w]: [usize; 3], shrink: usize, count: usize) -> Value {
+        let (size, calibrated) = (self.size([h, w]), [h / shrink, w / shrink]);
+        self.shrink = shrink;
+        self.sizes = [size, calibrated];
+        let dims = self.dims(&[c, size[0], size[1]]);
         let name = self.graph.input("x", &dims);
-        self.calibrate(name, shape, count)
+        self.calibrate(name, [c, calibrated[0], calibrated[1]], count)
+    }
+
+    /// The geometry that stands for `conv` on the calibration images.
+    fn calibrated(&self, conv: &Conv) -> Conv {
+        let shrink = |d: i64| ((d + self.shrink as i64 / 2) / self.shrink as i64).max(1);
+        let dilations = conv.dilations.map(shrink);
+        // Padding that keeps the size is as wide as the kernel's arm.
+        let pads = std::array::from_fn(|i| match (conv.pads[i], conv.dilations[i % 2]) {
+            (pad, dilation) if pad == dilation * (conv.kernel[i % 2] / 2) => {
+                dilations[i % 2] * (conv.kernel[i % 2] / 2)
+            }
+            (pad, _) => pad,
+        });
+        Conv { dilations, pads, ..*conv }
     }
 
     fn conv(&mut self, name: &str, x: &Value, out: usize, conv: &Conv, bias: bool) -> Value {
@@ -200,7 +326,7 @@ impl Net {
         let fan_in = inner * (kh * kw) as usize;
         let weights = self.rng.normals(out * fan_in, 0.0, (2.0 / fan_in as f64).sqrt());
         let bias = bias.then(|| self.rng.normals(out, 0.0, 0.1));
-        let batch = x.batch.conv(&weights, bias.as_deref(), conv);
+        let batch = x.batch.conv(&weights, bias.as_deref(), &self.calibrated(conv));
         let dims = [out as i64, inner as i64, kh, kw];
         let w = self.graph.f32(&format!("{name}.weight"), &dims, weights);
         let b = bias.map(|b| self.graph.f32(&format!("{name}.bias"), &[out as i64], b));
@@ -214,6 +340,7 @@ impl Net {
             BatchNorm::Plain => ([0.6, 1.3], [-0.05, 0.25]),
             BatchNorm::BranchEnd => ([0.1, 0.4], [-0.15, 0.15]),
             BatchNorm::Shortcut => ([0.5, 1.0], [-0.3, 0.2]),
+            BatchNorm::Clipped => ([1.5, 3.0], [0.5, 0.5]),
         };
         let scale = self.rng.uniforms(c, scale[0], scale[1]);
         let shift = self.rng.normals(c, shift[0], shift[1]);
@@ -234,6 +361,46 @@ impl Net {
         Value { name: self.graph.relu(name, &x.name), batch: x.batch.relu() }
     }
 
+    /// `Clip` to `min..=max`.
+    fn clip(&mut self, name: &str, x: Value, min: f32, max: f32) -> Value {
+        Value { name: self.graph.clip(name, &x.name, min, max), batch: x.batch.clip(min, max) }
+    }
+
+    /// `x`, which the graph holds in size `from`, resized to the size that the input has after `strides` layers
+    /// of stride 2.
+    fn resize(
+        &mut self,
+        name: &str,
+        x: &Value,
+        from: [usize; 2],
+        strides: usize,
+        interpolation: Interpolation,
+    ) -> Value {
+        let [[h, w], calibrated] = self.sizes.map(|s| halved(s, strides));
+        let spatial = ResizeTo::Spatial([h as i64, w as i64]);
+        let to = match (self.options.resize, self.options.batch) {
+            (ResizeSize::Shape, _) | (ResizeSize::Sizes, None) => spatial,
+            (ResizeSize::Sizes, Some(n)) => ResizeTo::Sizes(vec![n, x.batch.c as i64, h as i64, w as i64]),
+            (ResizeSize::Scales, _) => ResizeTo::Scales(vec![1.0, 1.0, factor(from[0], h), factor(from[1], w)]),
+        };
+        Value {
+            name: self.graph.resize(name, &x.name, &to, interpolation),
+            batch: x.batch.resize(calibrated, interpolation),
+        }
+    }
+
+    fn concat(&mut self, name: &str, parts: &[&Value]) -> Value {
+        let names: Vec<&str> = parts.iter().map(|p| p.name.as_str()).collect();
+        let batches: Vec<&Batch> = parts.iter().map(|p| &p.batch).collect();
+        Value { name: self.graph.concat(name, &names, 1), batch: Batch::concat(&batches) }
+    }
+
+    /// The global average, `[N,C,1,1]`.
+    fn global_average(&mut self, name: &str, x: &Value) -> Value {
+        let whole = Pool { kernel: [x.batch.h as i64, x.batch.w as i64], ..Pool::square(1, 1, 0) };
+        Value { name: self.graph.global_average_pool(name, &x.name), batch: x.batch.average_pool(&whole, false) }
+    }
+
     fn add(&mut self, name: &str, a: Value, b: &Value) -> Value {
         Value { name: self.graph.add(name, &a.name, &b.name), batch: a.batch.add(&b.batch) }
     }
@@ -249,8 +416,8 @@ impl Net {
         }
     }
 
-    /// Weights `[classes,features]` and bias `[classes]` for the calibration batch's features, which
-    /// are `[C,1,1]` maps: logits are centred on the batch and spread like a trained network's.
+    /// Weights `[classes,features]` and bias `[classes]` for the features at every pixel of the calibration
+    /// batch: logits are centred on the batch and spread like a trained network's.
     fn classifier(&mut self, x: &Batch, classes: usize) -> (Vec<f32>, Vec<f32>) {
         const LOGIT_STD: f64 = 3.0;
         let moments = x.moments();
@@ -269,11 +436,19 @@ impl Net {
         (weights, bias)
     }
 
+    /// A 1x1 convolution with bias to the logits of every pixel.
+    fn point_classifier(&mut self, name: &str, x: &Value, classes: usize) -> Value {
+        let (weights, bias) = self.classifier(&x.batch, classes);
+        let conv = Conv::square(1, 1, 0);
+        let batch = x.batch.conv(&weights, Some(&bias), &conv);
+        let w = self.graph.f32(&format!("{name}.weight"), &[classes as i64, x.batch.c as i64, 1, 1], weights);
+        let b = self.graph.f32(&format!("{name}.bias"), &[classes as i64], bias);
+        Value { name: self.graph.conv(name, &x.name, &w, Some(&b), &conv), batch }
+    }
+
     /// Global average, `Flatten`, `Gemm` and the output `y` `[N,classes]`.
     fn head(&mut self, x: &Value, classes: usize) {
-        let pooled = self.graph.global_average_pool("avgpool", &x.name);
-        let whole = Pool { kernel: [x.batch.h as i64, x.batch.w as i64], ..Pool::square(1, 1, 0) };
-        let features = Value { name: pooled, batch: x.batch.average_pool(&whole, false) };
+        let features = self.global_average("avgpool", x);
         self.flat_head(&features, classes);
     }
 

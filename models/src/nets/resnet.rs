@@ -6,7 +6,7 @@ use super::{BatchNorm, BuildOptions, Net, Value};
 use crate::error::ModelError;
 use crate::onnx::{Conv, Pool};
 
-/// The 3x3/2 pool, padded by 1, behind the stem of [`resnet50`].
+/// The 3x3/2 pool, padded by 1, behind the stem of [`resnet50`] and [`deeplabv3_resnet50`](super::deeplabv3_resnet50).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StemPool {
     /// Maximum.
@@ -34,25 +34,22 @@ pub fn resnet18_cifar(options: &BuildOptions, classes: usize) -> Result<ModelPro
     net.finish()
 }
 
-/// ResNet-50 v1.5 (a bottleneck strides in its 3x3 convolution): input `x` `[N,3,224,224]`, 7x7/2
+/// ResNet-50 v1.5 (a bottleneck strides in its 3x3 convolution): input `x` `[N,3,224,224]` or of the size asked for, 7x7/2
 /// stem, stages of 3, 4, 6 and 3 blocks, output `y` `[N,classes]`. 49 ReLU layers, 9,608,704 ReLUs.
 ///
 /// # Errors
 /// [`ModelError::Opset`] and [`ModelError::Batch`] for options out of range.
 pub fn resnet50(options: &BuildOptions, pool: StemPool, classes: usize) -> Result<ModelProto, ModelError> {
     let mut net = Net::new("resnet50", options)?;
-    let dims = net.dims(&[3, 224, 224]);
-    let x = net.graph.input("x", &dims);
     // Smaller images, and so more of them: late layers see one sample per image.
-    let x = net.calibrate(x, [3, 112, 112], 8);
+    let x = net.shrunk_input([3, 224, 224], 2, 8);
     let x = net.conv_bn_relu("conv1", "bn1", "relu", &x, 64, &Conv::square(7, 2, 3));
-    let window = Pool::square(3, 2, 1);
-    let mut x = match pool {
-        StemPool::Max => net.max_pool("maxpool", &x, &window),
-        StemPool::Average { count_include_pad } => net.average_pool("stem_avgpool", &x, &window, count_include_pad),
-    };
+    let name = if pool == StemPool::Max { "maxpool" } else { "stem_avgpool" };
+    let mut x = net.stem_pool(name, &x, pool);
     for (stage, (blocks, channels)) in [(3, 64), (4, 128), (6, 256), (3, 512)].into_iter().enumerate() {
-        x = net.stage(stage, blocks, x, |net, name, x, stride| net.bottleneck(name, x, channels, stride));
+        x = net.stage(stage, blocks, x, |net, name, x, stride| {
+            net.bottleneck(name, x, channels, &Conv::square(3, stride, 1))
+        });
     }
     net.head(&x, classes);
     net.finish()
@@ -123,16 +120,24 @@ impl Net {
         self.join(name, y, x, stride, "relu2")
     }
 
-    /// 1x1, strided 3x3 and 1x1 convolution to `4 * inner` channels, and a shortcut.
-    fn bottleneck(&mut self, name: &str, x: Value, inner: usize, stride: i64) -> Value {
+    /// The 3x3/2 pool behind a stem.
+    pub(super) fn stem_pool(&mut self, name: &str, x: &Value, pool: StemPool) -> Value {
+        let window = Pool::square(3, 2, 1);
+        match pool {
+            StemPool::Max => self.max_pool(name, x, &window),
+            StemPool::Average { count_include_pad } => self.average_pool(name, x, &window, count_include_pad),
+        }
+    }
+
+    /// 1x1 convolution, `middle` and 1x1 convolution to `4 * inner` channels, and a shortcut.
+    pub(super) fn bottleneck(&mut self, name: &str, x: Value, inner: usize, middle: &Conv) -> Value {
         let at = |part: &str| format!("{name}.{part}");
         let point = Conv::square(1, 1, 0);
-        let middle = Conv::square(3, stride, 1);
         let y = self.conv_bn_relu(&at("conv1"), &at("bn1"), &at("relu1"), &x, inner, &point);
-        let y = self.conv_bn_relu(&at("conv2"), &at("bn2"), &at("relu2"), &y, inner, &middle);
+        let y = self.conv_bn_relu(&at("conv2"), &at("bn2"), &at("relu2"), &y, inner, middle);
         let y = self.conv(&at("conv3"), &y, 4 * inner, &point, false);
         let y = self.batch_norm(&at("bn3"), y, BatchNorm::BranchEnd);
-        self.join(name, y, x, stride, "relu3")
+        self.join(name, y, x, middle.strides[0], "relu3")
     }
 
     /// Adds the shortcut from `x`, projected where the shapes differ, and applies the last ReLU.

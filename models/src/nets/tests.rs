@@ -38,17 +38,26 @@ fn run(model: &ModelProto, x: &[f32]) -> Vec<Vec<f32>> {
 
 /// Asserts that `net` has natural activations on normal noise.
 fn assert_natural(name: &str) {
+    assert_natural_at(name, None);
+}
+
+/// The same on images of another size.
+fn assert_natural_at(name: &str, size: Option<[usize; 2]>) {
     let net = find(name).expect("a known net");
-    let model = net.build(&BuildOptions::default()).expect("it builds");
-    let x = Rng::new(99).normals(net.input.iter().product(), 0.0, 1.0);
+    let model = net.build(&BuildOptions { size, ..BuildOptions::default() }).expect("it builds");
+    let [c, h, w] = net.input;
+    let [h, w] = size.unwrap_or([h, w]);
+    let x = Rng::new(99).normals(c * h * w, 0.0, 1.0);
+    // A ReLU6 lets pass up to 6, and a convolution sums it.
+    let limit = if model.graph.iter().flat_map(|g| &g.node).any(|n| n.op_type == "Clip") { 40.0 } else { 20.0 };
     let (mut active, mut total, mut largest) = (0, 0, 0f32);
     for (value, op, data) in run_all(&model, &x) {
         let peak = data.iter().fold(0f32, |m, v| m.max(v.abs()));
         assert!(data.iter().all(|v| v.is_finite()), "{name}: {value}");
-        assert!(peak < 20.0, "{name}: {value} reaches {peak}");
+        assert!(peak < limit, "{name}: {value} reaches {peak}");
         assert!(peak > 0.05, "{name}: {value} stays below {peak}");
         largest = largest.max(peak);
-        if op == "Relu" {
+        if ["Relu", "Clip", "PRelu", "LeakyRelu"].contains(&op.as_str()) {
             active += data.iter().filter(|&&v| v > 0.0).count();
             total += data.len();
         }
@@ -89,13 +98,30 @@ fn resnet50_is_the_published_size() {
 }
 
 #[test]
+fn deeplab_on_mobilenet_is_the_published_size() {
+    assert_relus("deeplabv3_mobilenetv2", Some(1), 40, 85_262_848);
+}
+
+#[test]
+fn deeplab_on_resnet_is_the_published_size() {
+    assert_relus("deeplabv3_resnet50", Some(1), 57, 127_402_496);
+}
+
+#[test]
+fn deeplabs_are_natural() {
+    for name in ["deeplabv3_mobilenetv2", "deeplabv3_mobilenetv2_relu6", "deeplabv3_resnet50_avg"] {
+        assert_natural_at(name, Some([136, 104]));
+    }
+}
+
+#[test]
 fn resnet18_cifar_is_natural() {
     assert_natural("resnet18_cifar");
 }
 
 #[test]
 fn small_nets_are_natural() {
-    for net in NETS.iter().filter(|n| !n.name.starts_with("resnet50") && n.name != "resnet18_cifar") {
+    for net in NETS.iter().filter(|n| n.name.starts_with("tiny") || n.name == "resnet8" || n.name == "resnet20") {
         assert_natural(net.name);
     }
 }
@@ -111,7 +137,9 @@ fn resnet50_is_natural() {
 #[test]
 fn calibration_agrees_with_tract() {
     const COUNT: usize = 8;
-    for name in ["tiny_pools", "tiny_grouped", "tiny_residual", "resnet8"] {
+    for name in
+        ["tiny_pools", "tiny_grouped", "tiny_residual", "resnet8", "tiny_segment", "tiny_upsample", "tiny_gates"]
+    {
         let net = find(name).expect("a known net");
         let options = BuildOptions { batch: Some(COUNT as i64), ..BuildOptions::default() };
         let model = net.build(&options).expect("it builds");
@@ -147,7 +175,7 @@ fn calibration_agrees_with_tract() {
 
 #[test]
 fn options_reach_the_file() {
-    let options = BuildOptions { seed: 5, opset: 11, batch: None };
+    let options = BuildOptions { seed: 5, opset: 11, batch: None, ..BuildOptions::default() };
     let model = tiny_plain(&options).expect("it builds");
     assert_eq!(model.opset_import[0].version, 11);
     let again = tiny_plain(&options).expect("it builds");
@@ -155,8 +183,12 @@ fn options_reach_the_file() {
     let other = tiny_plain(&BuildOptions { seed: 6, ..options }).expect("it builds");
     assert_ne!(model.encode_to_vec(), other.encode_to_vec());
 
-    let opset8 = BuildOptions { opset: 8, ..options };
-    assert!(matches!(tiny_plain(&opset8), Err(ModelError::Opset(8))));
+    let opset6 = BuildOptions { opset: 6, ..options };
+    assert!(matches!(tiny_plain(&opset6), Err(ModelError::Opset(6))));
+    let opset10 = BuildOptions { opset: 10, ..options };
+    assert!(matches!(tiny_segment(&opset10), Err(ModelError::OpsetTooOld { least: 11, .. })));
+    let low = BuildOptions { size: Some([7, 64]), ..options };
+    assert!(matches!(tiny_plain(&low), Err(ModelError::Size { size: [7, 64], least: 8 })));
     let empty = BuildOptions { batch: Some(0), ..options };
     assert!(matches!(tiny_plain(&empty), Err(ModelError::Batch(0))));
     assert!(matches!(resnet_small(&options, 9, 16, 10), Err(ModelError::Depth(9))));

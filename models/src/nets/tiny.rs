@@ -3,10 +3,10 @@
 
 use tract_onnx::pb::ModelProto;
 
-use super::{BatchNorm, BuildOptions, Net, Value};
+use super::{BatchNorm, BuildOptions, Net, Rectifier, Value, halved};
 use crate::error::ModelError;
 use crate::forward::Batch;
-use crate::onnx::{Conv, Pool};
+use crate::onnx::{Conv, Interpolation, Pool};
 
 const CALIBRATION: usize = 8;
 
@@ -47,11 +47,10 @@ pub fn tiny_residual(options: &BuildOptions) -> Result<ModelProto, ModelError> {
 /// [`ModelError::OpsetTooOld`], [`ModelError::Opset`] and [`ModelError::Batch`] for options out of
 /// range.
 pub fn tiny_pools(options: &BuildOptions) -> Result<ModelProto, ModelError> {
-    if options.opset < 10 {
-        return Err(ModelError::OpsetTooOld { net: "tiny_pools", least: 10, opset: options.opset });
-    }
-    let mut net = Net::new("tiny_pools", options)?;
-    let x = net.input([3, 15, 13], CALIBRATION);
+    let mut net = Net::since(10, "tiny_pools", options)?;
+    // The number of features, and so of weights, depends on the size.
+    let [h, w] = net.size([15, 13]);
+    let x = net.input([3, h, w], CALIBRATION);
     let y = net.conv_bn_relu("conv1", "bn1", "relu1", &x, 4, &Conv::square(3, 1, 1));
     let y = net.max_pool("maxpool_padded", &y, &Pool::square(3, 2, 1));
     let y = net.conv("conv2", &y, 4, &Conv::square(3, 1, 1), true);
@@ -74,7 +73,8 @@ pub fn tiny_pools(options: &BuildOptions) -> Result<ModelProto, ModelError> {
 pub fn tiny_nhwc(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     let (features, classes) = (8, 5);
     let mut net = Net::new("tiny_nhwc", options)?;
-    let dims = net.dims(&[9, 11, 3]);
+    let [h, w] = net.size([9, 11]);
+    let dims = net.dims(&[h, w, 3]);
     let x = net.graph.input("x", &dims);
     let x = net.graph.transpose("to_nchw", &x, &[0, 3, 1, 2]);
     let x = net.calibrate(x, [3, 9, 11], CALIBRATION);
@@ -115,6 +115,76 @@ pub fn tiny_grouped(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     let dilated = Conv::square(3, 1, 0).dilated(2);
     let y = net.padded_conv("dilated", y, padded, 8, &dilated);
     let y = net.relu("relu3", y);
+    net.head(&y, 5);
+    net.finish()
+}
+
+/// A strided convolution with ReLU6, an inverted bottleneck with a dilated depthwise convolution, a head that
+/// joins an image pool, a 1x1 and a dilated 3x3 branch, classes, and a bilinear `Resize`: `[N,3,24,20]` to
+/// `[N,4,24,20]`.
+///
+/// # Errors
+/// [`ModelError::OpsetTooOld`] before opset 11; [`ModelError::Opset`], [`ModelError::Batch`] and
+/// [`ModelError::Size`] for options out of range.
+pub fn tiny_segment(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    let mut net = Net::since(11, "tiny_segment", options)?;
+    let x = net.input([3, 24, 20], CALIBRATION);
+    let y = net.conv("stem", &x, 6, &Conv::square(3, 2, 1), false);
+    let y = net.batch_norm("stem_bn", y, BatchNorm::Clipped);
+    let y = net.clip("stem_relu6", y, 0.0, 6.0);
+    let middle = Conv::square(3, 1, 2).dilated(2);
+    let y = net.inverted_bottleneck("block", y, 2, 6, &middle, Rectifier::Relu6);
+    let y = net.pyramid(&y, 5, &[3], 1);
+    net.segmentation(&y, 4, 1);
+    net.finish()
+}
+
+/// Two layers of stride 2 and the way back up: nearest `Resize`, `Concat` with the map before, convolution, and
+/// the same with corners aligned: `[N,3,12,16]` to `[N,4,12,16]`.
+///
+/// # Errors
+/// [`ModelError::OpsetTooOld`] before opset 11; [`ModelError::Opset`], [`ModelError::Batch`] and
+/// [`ModelError::Size`] for options out of range.
+pub fn tiny_upsample(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    let mut net = Net::since(11, "tiny_upsample", options)?;
+    let x = net.input([3, 12, 16], CALIBRATION);
+    let [size, _] = net.sizes;
+    let first = net.conv_bn_relu("conv1", "bn1", "relu1", &x, 4, &Conv::square(3, 1, 1));
+    let second = net.conv_bn_relu("conv2", "bn2", "relu2", &first, 6, &Conv::square(3, 2, 1));
+    let y = net.conv_bn_relu("conv3", "bn3", "relu3", &second, 8, &Conv::square(3, 2, 1));
+    let y = net.resize("nearest", &y, halved(size, 2), 1, Interpolation::Nearest);
+    let y = net.concat("concat1", &[&second, &y]);
+    let y = net.conv_bn_relu("conv4", "bn4", "relu4", &y, 6, &Conv::square(3, 1, 1));
+    let y = net.resize("corners", &y, halved(size, 1), 0, Interpolation::AlignCorners);
+    let y = net.concat("concat2", &[&y, &first]);
+    let y = net.point_classifier("classes", &y, 4);
+    let dims = net.dims(&[4, size[0], size[1]]);
+    net.graph.output(&y.name, "y", &dims);
+    net.finish()
+}
+
+/// Convolutions with the gates `PRelu`, `LeakyRelu`, `Clip` to -1..=1 (hard tanh) and `Clip` to 0..=6 (ReLU6):
+/// `[N,3,9,8]` to `[N,5]`.
+///
+/// # Errors
+/// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
+pub fn tiny_gates(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    const ALPHA: f32 = 0.125;
+    let mut net = Net::new("tiny_gates", options)?;
+    let x = net.input([3, 9, 8], CALIBRATION);
+    let conv = Conv::square(3, 1, 1);
+    let y = net.conv("conv1", &x, 4, &conv, false);
+    let y = net.batch_norm("bn1", y, BatchNorm::Plain);
+    let slopes = net.rng.uniforms(4, -0.25, 0.5);
+    let slope = net.graph.f32("prelu.slope", &[4, 1, 1], slopes.clone());
+    let y = Value { name: net.graph.prelu("prelu", &y.name, &slope), batch: y.batch.prelu(&slopes) };
+    let y = net.conv("conv2", &y, 4, &conv, true);
+    let y = Value { name: net.graph.leaky_relu("leaky_relu", &y.name, ALPHA), batch: y.batch.prelu(&[ALPHA; 4]) };
+    let y = net.conv("conv3", &y, 6, &conv, true);
+    let y = net.clip("hard_tanh", y, -1.0, 1.0);
+    let y = net.conv("conv4", &y, 6, &conv, false);
+    let y = net.batch_norm("bn4", y, BatchNorm::Clipped);
+    let y = net.clip("relu6", y, 0.0, 6.0);
     net.head(&y, 5);
     net.finish()
 }
