@@ -6,7 +6,7 @@ use bcc_compiler::float::Executor;
 use bcc_compiler::passes::{BlockChoice, PassOptions, canonicalize, fold, plan, prune, quantize, range};
 use bcc_ir::Block;
 use bcc_ir::geometry::Window;
-use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, Stage, verify};
+use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, Sample, Stage, verify};
 use bcc_tests::nets::random_images;
 use bcc_tests::random::Numbers;
 
@@ -362,4 +362,54 @@ impl Build {
         let n = self.g.node(self.at).len();
         self.reshape(&format!("{name}.flat"), &[1, n]).dense(name, 2)
     }
+}
+
+/// Two branches side by side.
+fn join() -> Graph {
+    let mut b = Build::new(&[1, 2, 4, 4]);
+    let x = b.at;
+    b = b.conv("left", 3, k([1, 1])).relu("left.relu");
+    let left = b.at;
+    b.at = x;
+    b = b.conv("right", 2, k([1, 1]));
+    let right = b.at;
+    b.at = b.g.add("join", vec!["join".into()], Op::Concat { axis: 1, parts: 3 }, &[left, right, x]).unwrap();
+    b.conv("behind", 4, padded([3, 3], 1, [1; 4])).relu("behind.relu").conv("last", 2, k([1, 1])).done()
+}
+
+#[test]
+fn joins() {
+    let g = join();
+    quantized("join", &g);
+    let blocks = |list: &[&str]| list.iter().map(|s| (*s).to_string()).collect::<Vec<_>>();
+    for (name, left) in [("some", ["1*zero", "1*1x1", "1*2x2"]), ("all", ["1*zero", "1*zero", "1*zero"])] {
+        let plan = bcc_compiler::plan::Plan {
+            layers: [("left.relu".to_string(), blocks(&left))].into(),
+            ..bcc_compiler::plan::Plan::default()
+        };
+        let mut planned = g.clone();
+        plan::run(&mut planned, &BlockChoice::Plan(plan)).unwrap();
+        let pruned = same(&format!("prune_join_{name}"), &planned, Stage::Canonical, |g| prune::run(g).unwrap());
+        let parts = pruned.topo().into_iter().find_map(|i| match pruned.node(i).op {
+            Op::Concat { parts, .. } => Some(parts),
+            _ => None,
+        });
+        assert_eq!(parts, Some(if name == "some" { 3 } else { 2 }));
+    }
+}
+
+#[test]
+fn quantize_interpolation() {
+    let quarter = |low, weight| Sample { low, high: low + 1, weight };
+    let third = |low, weight: f64| Sample { low, high: low + 1, weight: weight / 3.0 };
+    let rows = vec![Sample::at(0), quarter(0, 0.25), quarter(0, 0.75), Sample::at(1)];
+    let columns = vec![Sample::at(0), third(0, 1.0), third(0, 2.0), Sample::at(1)];
+    let g = Build::new(&[1, 2, 2, 2])
+        .conv("a", 2, k([1, 1]))
+        .relu("a.relu")
+        .op("up/axis2", Op::Resample { axis: 2, samples: rows, bits: 0 })
+        .op("up", Op::Resample { axis: 3, samples: columns, bits: 0 })
+        .conv("b", 1, k([1, 1]))
+        .done();
+    quantized("interpolation", &g);
 }

@@ -558,11 +558,15 @@ fn check_bounds(g: &Graph, id: NodeId, v: &[i64], reached: &mut BTreeMap<NodeId,
     let share = reached.entry(id).or_default();
     *share = share.max(largest / range.bound.max(f64::MIN_POSITIVE));
     for gate in g.users(id) {
-        let (Op::BlockRelu { blocks, .. }, Some((bound, _))) =
+        let (Op::BlockRelu { blocks, .. }, Some((bound, evidence))) =
             (&g.node(gate).op, g.node(gate).range.and_then(|r| r.block_sum))
         else {
             continue;
         };
+        // Pixels may be proven where the sum is what calibration showed.
+        if matches!(evidence, Evidence::Observed { .. }) {
+            continue;
+        }
         let (_, [h, w]) = node.map().unwrap();
         for (block, map) in blocks.iter().zip(v.chunks_exact(h * w)) {
             for sum in block_sums(*block, [h, w], map) {

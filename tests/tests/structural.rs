@@ -6,7 +6,7 @@ use bcc_compiler::compile::Compiled;
 use bcc_compiler::float::{Executor, apply_epilogue};
 use bcc_compiler::passes::BlockChoice;
 use bcc_ir::geometry::{Block, Window};
-use bcc_ir::graph::{ClientStep, ConstData, Evidence, Graph, NodeId, Op, Sample};
+use bcc_ir::graph::{ClientStep, ConstData, Evidence, Graph, NodeId, Op, Sample, Stage, verify};
 use bcc_ir::program::{Phase, Role, traffic};
 use bcc_runtime::session::LocalOptions;
 use bcc_tests::nets::{compiled, mixed_plan, options, random_images};
@@ -217,6 +217,26 @@ fn interpolation_in_the_middle() {
     }
 }
 
+/// Factors leave the modulus to the layer behind where eight bits of each do: no refresh of the large map.
+#[test]
+fn interpolation_leaves_room_for_the_layer_behind() {
+    let (mut n, x) = Net::new(&[1, 2, 5, 4]);
+    let first = n.conv("first", x, 4, 1, k3(1));
+    let first = n.relu("first.relu", first);
+    let up = n.linear_to("up", first, [11, 9], align_corners);
+    let last = n.conv("last", up, 3, 1, k1());
+    let graph = n.done(last);
+    let images = random_images(&graph, 4, 3);
+    for (ring, refreshes) in [(32, 1), (48, 0)] {
+        let mut o = options(BlockChoice::Keep, images.clone());
+        o.passes.ring = Some(ring);
+        let c = compiled(graph.clone(), &o);
+        check(&c, &images[..2], 0.02);
+        let found = c.graph.topo().into_iter().filter(|i| c.graph.node(*i).op == Op::Refresh).count();
+        assert_eq!(found, refreshes, "{}", c.graph);
+    }
+}
+
 /// Inexact factors with `b` bits: off by at most half of `2^-b` of the difference of two neighbours,
 /// beside the rounding of the input and of the truncation.
 #[test]
@@ -272,6 +292,25 @@ fn of_a_join_only_the_parts_that_need_it_are_masked_again() {
     assert_eq!(names, ["lin/truncate/remask"], "{}", c.graph);
 }
 
+/// In a ring too narrow for two layers the narrow tensor between them is refreshed, and nothing else.
+#[test]
+fn a_narrow_ring_refreshes_between_layers_in_a_row() {
+    let graph = bottlenecks();
+    let images = random_images(&graph, 4, 12);
+    let mut o = options(BlockChoice::Keep, images.clone());
+    o.passes.ring = Some(32);
+    let c = compiled(graph, &o);
+    check(&c, &images[..2], 0.02);
+    let program = &c.lowered.program;
+    let t = traffic::traffic(program).unwrap();
+    let online = |l: &traffic::LayerTraffic| l.bytes[Phase::Online.index()].iter().sum::<u64>();
+    let refreshes: Vec<usize> = (0..program.layers.len()).filter(|i| program.layers[*i].op == "refresh").collect();
+    assert_eq!(refreshes.len(), 3, "{}", c.graph);
+    let spent: u64 = refreshes.iter().map(|i| online(&t.layers[*i])).sum();
+    assert!(refreshes.iter().all(|i| program.layers[*i].shape[1] == 4));
+    assert!(spent * 20 < online(&t.total), "{spent} of {}", online(&t.total));
+}
+
 /// The bottlenecks of MobileNetV2: a projection without activation, directly followed by the next
 /// expansion, and a residual sum.
 fn bottlenecks() -> Graph {
@@ -316,4 +355,53 @@ fn two_layers_in_a_row_send_nothing_online() {
     let gates = program.layers.iter().filter(|l| l.op == "block_relu").count();
     let rounds = traffic::traffic(program).unwrap().total.rounds[Phase::Online.index()] as usize;
     assert!(rounds <= 2 + 6 * gates, "{rounds} rounds, {gates} gates");
+}
+
+#[test]
+fn the_verifiers_refuse_joins_interpolations_and_steps_that_do_not_fit() {
+    let graph = u_net(align_corners);
+    let c = compiled(graph.clone(), &options(BlockChoice::Keep, random_images(&graph, 4, 8)));
+    let refused = |stage, change: &dyn Fn(&mut Graph), what: &str| {
+        let mut g = c.graph.clone();
+        change(&mut g);
+        let e = verify(&g, stage).expect_err(what).to_string();
+        assert!(e.contains(what), "{e}");
+    };
+    let find = |name: &str| {
+        let named = |i: &NodeId| c.graph.node(*i).op.name() == name;
+        c.graph.topo().into_iter().find(named).unwrap()
+    };
+    let (concat, resample) = (find("concat"), find("resample"));
+    for (axis, parts) in [(4, 4), (usize::MAX, 4), (2, 4), (1, 3), (1, 0), (1, 256), (1, usize::MAX)] {
+        refused(Stage::Imported, &|g| g.node_mut(concat).op = Op::Concat { axis, parts }, "concat");
+    }
+    let Op::Resample { axis, samples, bits } = c.graph.node(resample).op.clone() else { unreachable!() };
+    let with = |change: &dyn Fn(&mut Vec<Sample>)| {
+        let mut samples = samples.clone();
+        change(&mut samples);
+        Op::Resample { axis, samples, bits }
+    };
+    let mut mutants = vec![with(&|s| s[0].low = 99), with(&|s| s[1].high = usize::MAX), with(&|s| s.truncate(1))];
+    mutants.extend([f64::NAN, -0.1, 1.1, f64::INFINITY].map(|w| with(&|s| s[2].weight = w)));
+    mutants.push(Op::Resample { axis: 9, samples: samples.clone(), bits });
+    for op in mutants {
+        refused(Stage::Imported, &|g| g.node_mut(resample).op = op.clone(), &c.graph.node(resample).name);
+    }
+    // Bits of the factors are the quantizer's, and count in the type.
+    refused(Stage::Canonical, &|_| {}, "does not belong to this stage");
+    let wrong = Op::Resample { axis, samples: samples.clone(), bits: bits + 1 };
+    refused(Stage::Quantized, &|g| g.node_mut(resample).op = wrong.clone(), "its type is");
+    for id in [concat, resample] {
+        refused(Stage::Quantized, &|g| g.node_mut(id).fixed.as_mut().unwrap().modulus -= 1, "its type is");
+        refused(Stage::Quantized, &|g| g.node_mut(id).fixed.as_mut().unwrap().gain *= 2.0, "its type is");
+    }
+    let part = c.graph.operand(concat);
+    refused(Stage::Quantized, &|g| g.node_mut(part).fixed.as_mut().unwrap().gain *= 2.0, "different scales");
+    let steps = vec![ClientStep::Softmax { axis: 1 }, ClientStep::Reshape { shape: vec![7] }];
+    refused(Stage::Imported, &|g| g.epilogue = steps.clone(), "step 1 of the client");
+    let mut program = c.lowered.program.clone();
+    bcc_ir::program::verify(&program).unwrap();
+    program.epilogue = steps;
+    let e = bcc_ir::program::verify(&program).unwrap_err().to_string();
+    assert!(e.contains("step 1 of the client"), "{e}");
 }

@@ -83,9 +83,11 @@ pub enum QuantizeError {
 }
 
 const DIVISION_BITS: u8 = 12;
-/// Most bits of the factors of an interpolation, and how many it has at least where they are not exact.
+/// Most bits of the factors of an interpolation, how many save a refresh, and how many it has at least
+/// where they are not exact.
 const FACTOR_BITS: u8 = 12;
-const LEAST_FACTOR_BITS: u8 = 6;
+const GOOD_FACTOR_BITS: u32 = 8;
+const LEAST_FACTOR_BITS: u32 = 6;
 /// Inputs of up to 2^4 have all the fraction bits of other values.
 const INPUT_MAGNITUDE_BITS: f64 = 4.0;
 const MOST_WEIGHT_BITS: u8 = 24;
@@ -361,40 +363,57 @@ impl Attempt {
         self.set(id, Fixed { modulus, client, ..first })
     }
 
-    /// Interpolation along one axis. Where one along another axis follows alone, both are truncated
-    /// together behind it.
+    /// Interpolation along one axis. Where one along a later axis follows alone, both are truncated
+    /// together behind it. What a linear layer behind needs is left to it where eight bits of each
+    /// axis allow; else it costs a refresh.
     fn resample(&mut self, id: NodeId, axis: usize, samples: Vec<Sample>, x: Fixed) -> Result<(), QuantizeError> {
-        let more = self.resamples_next(id);
-        let mut left = 1;
-        let mut at = id;
-        while let Some(next) = self.resamples_next(at) {
-            (left, at) = (left + 1, next);
+        let (mut left, mut last) = (1, id);
+        while let Some(next) = self.resamples_next(last) {
+            (left, last) = (left + 1, next);
         }
         let operand = self.graph.operand(id);
         let need = bits(self.range(operand)?.bound / x.unit(), 1);
-        let wish = exact_bits(&samples, FACTOR_BITS).unwrap_or(FACTOR_BITS);
-        let least = u32::from(wish.min(LEAST_FACTOR_BITS));
+        let wish = u32::from(exact_bits(&samples, FACTOR_BITS).unwrap_or(FACTOR_BITS));
+        let least = wish.min(LEAST_FACTOR_BITS);
         self.fit(id, need + left * least, x.modulus, "an interpolation needs six bits for the factors of each axis")?;
+        let before = self.pending_bits(operand);
         let room = (u32::from(x.modulus) - need) / left;
-        let factor_bits = u32::from(wish).min(room) as u8;
+        let kept = u32::from(x.modulus).saturating_sub(u32::from(before) + self.linear_bits(last)) / left;
+        let room = if kept >= wish.min(GOOD_FACTOR_BITS) { room.min(kept) } else { room };
+        let factor_bits = wish.min(room) as u8;
         self.graph.node_mut(id).op = Op::Resample { axis, samples, bits: factor_bits };
         self.set(id, Fixed { frac: x.frac + factor_bits, ..x })?;
-        if more.is_some() {
-            return Ok(());
-        }
-        let mut all = 0;
-        let mut at = id;
-        while let Op::Resample { bits, .. } = self.graph.node(at).op {
-            all += bits;
-            at = self.graph.operand(at);
-            if self.resamples_next(at).is_none() {
-                break;
-            }
-        }
-        if all > 0 {
+        let all = before + factor_bits;
+        if last == id && all > 0 {
             self.truncated(id, all)?;
         }
         Ok(())
+    }
+
+    /// Bits by which interpolations that end at a value, and go on, have grown its fraction.
+    fn pending_bits(&self, mut id: NodeId) -> u8 {
+        let mut all = 0;
+        while self.resamples_next(id).is_some()
+            && let Op::Resample { bits, .. } = self.graph.node(id).op
+        {
+            all += bits;
+            id = self.graph.operand(id);
+        }
+        all
+    }
+
+    /// Bits that the linear layers need that a value goes to, without a gate between.
+    fn linear_bits(&self, id: NodeId) -> u32 {
+        let unit = (-f64::from(self.frac)).exp2();
+        let of = |u: NodeId| match self.graph.node(u).op {
+            Op::Conv { .. } | Op::Dense { .. } => {
+                let bound = self.graph.node(u).range.map_or(0.0, |r| r.bound);
+                bits(bound / unit, 1) + u32::from(self.weight_frac)
+            }
+            Op::BlockRelu { .. } => 0,
+            _ => self.linear_bits(u),
+        };
+        self.graph.users(id).into_iter().map(of).max().unwrap_or(0)
     }
 
     /// The interpolation along a later axis that alone reads another one.

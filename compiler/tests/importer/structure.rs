@@ -490,22 +490,24 @@ fn refusals_of_the_others() {
     assert!(!m.refusal().contains("n_y"));
 }
 
-/// A Gather that only repeats is an op of the graph, not of the client, where a layer reads it.
+/// Nearest neighbours are gathers, secret where a layer reads them.
 #[test]
 fn nearest_neighbours_are_gathers() {
-    let mut m = Model::new(13, &[1, 2, 3, 3]);
-    m.weight("s", &[4], &[1.0, 1.0, 2.0, 2.0]);
-    let mode = string("coordinate_transformation_mode", "asymmetric");
-    m.node("Resize", "r", &["x", "", "s"], vec![mode, string("nearest_mode", "floor")]);
-    m.node("Relu", "y", &["r"], vec![]);
-    let graph = m.check(&mut Rng(40), "nearest");
-    let gathers: Vec<Vec<usize>> = graph
-        .topo()
-        .into_iter()
-        .filter_map(|i| match &graph.node(i).op {
-            Op::Gather { indices, .. } => Some(indices.clone()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(gathers, [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]]);
+    for coordinates in ["asymmetric", "tf_half_pixel_for_nn"] {
+        let mut m = Model::new(11, &[1, 2, 3, 3]);
+        m.weight("s", &[4], &[1.0, 1.0, 2.0, 2.0]);
+        let mode = string("coordinate_transformation_mode", coordinates);
+        m.node("Resize", "r", &["x", "", "s"], vec![mode, string("nearest_mode", "floor")]);
+        m.node("Relu", "y", &["r"], vec![]);
+        let graph = m.import().unwrap();
+        let gathers: Vec<Vec<usize>> = graph
+            .topo()
+            .into_iter()
+            .filter_map(|i| match &graph.node(i).op {
+                Op::Gather { indices, .. } => Some(indices.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(gathers, [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 2, 2]], "{coordinates}");
+    }
 }
