@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bcc_ir::graph::{Graph, Stage, Violations, verify};
+use bcc_ir::program::Program;
 use bcc_ir::program::file::{Digest, FileError, HEADER, frame, unframe};
+use bcc_runtime::weights::{WeightSource, fingerprint};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -39,9 +41,9 @@ pub enum ReferenceError {
         /// Reason.
         reason: String,
     },
-    /// It belongs to another program.
-    #[error("{path} belongs to another program; compile the model again")]
-    OtherProgram {
+    /// It belongs to another program, or to other weights.
+    #[error("{path} belongs to other files than those beside it; compile the model again")]
+    OtherFiles {
         /// File.
         path: PathBuf,
     },
@@ -57,48 +59,59 @@ pub struct Reference {
     pub fixed: Graph,
 }
 
+/// What a reference belongs to: the digest of the program's file, and the fingerprint of the weights.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner([Digest; 2]);
+
+impl Owner {
+    /// The owner that consists of a program, of the given digest, and weights.
+    pub fn of(program: &Program, digest: Digest, weights: &dyn WeightSource) -> Owner {
+        Owner([digest, fingerprint(program, weights)])
+    }
+}
+
 #[derive(Serialize)]
 struct Written<'a> {
-    program: Digest,
+    owner: Owner,
     networks: [&'a Graph; 3],
 }
 
 #[derive(Deserialize)]
 struct Read {
-    program: Digest,
+    owner: Owner,
     networks: [Graph; 3],
 }
 
-/// Writes the file for a program of the given digest; networks as in [`Reference`].
+/// Writes the file; networks as in [`Reference`].
 ///
 /// # Errors
 /// What cannot be written.
 pub fn save(
     directory: &Path,
-    program: Digest,
+    owner: Owner,
     plain: &Graph,
     planned: &Graph,
     fixed: &Graph,
 ) -> Result<(), ReferenceError> {
     let path = directory.join(REFERENCE_FILE);
-    let body = postcard::to_stdvec(&Written { program, networks: [plain, planned, fixed] });
+    let body = postcard::to_stdvec(&Written { owner, networks: [plain, planned, fixed] });
     let body = body.map_err(|e| ReferenceError::Content { path: path.clone(), reason: e.to_string() })?;
     fs::write(&path, frame(MAGIC, body).0).map_err(|source| ReferenceError::Io { verb: "write", path, source })
 }
 
 impl Reference {
-    /// Reads the file beside a program of the given digest.
+    /// Reads the file, which must belong to `owner`.
     ///
     /// # Errors
-    /// What cannot be read, is damaged, or belongs to another program.
-    pub fn load(directory: &Path, program: Digest) -> Result<Reference, ReferenceError> {
+    /// What cannot be read, is damaged, or belongs to others.
+    pub fn load(directory: &Path, owner: Owner) -> Result<Reference, ReferenceError> {
         let path = directory.join(REFERENCE_FILE);
         let file = fs::read(&path).map_err(|source| ReferenceError::Io { verb: "read", path: path.clone(), source })?;
         unframe(&path, "bcc reference file", MAGIC, &file)?;
         let content = |reason: String| ReferenceError::Content { path: path.clone(), reason };
         let read: Read = postcard::from_bytes(&file[HEADER..]).map_err(|e| content(e.to_string()))?;
-        if read.program != program {
-            return Err(ReferenceError::OtherProgram { path });
+        if read.owner != owner {
+            return Err(ReferenceError::OtherFiles { path });
         }
         let [plain, planned, fixed] = read.networks;
         let broken = |e: Violations| content(e.to_string());

@@ -9,7 +9,7 @@ use bcc_compiler::passes::{BlockChoice, PASSES, Pass};
 use bcc_compiler::plan::{Plan, parse_block};
 use bcc_compiler::planner::budget::Budget;
 use bcc_compiler::planner::summary::PlanSummary;
-use bcc_compiler::reference;
+use bcc_compiler::reference::{self, Owner};
 use bcc_compiler::report::{BoundsSummary, Report, bounds, grouped};
 use bcc_ir::graph::Graph;
 use bcc_ir::program::file::save;
@@ -84,9 +84,22 @@ fn choose(args: &CompileArgs, graph: &Graph, options: &mut CompileOptions) -> Re
     } else if let Some(path) = &args.plan {
         let plan = Plan::load(path).into_diagnostic()?;
         options.passes.correct = asked.unwrap_or(plan.correct);
+        note_clipped(&plan, graph);
         options.passes.blocks = BlockChoice::Plan(plan);
     }
     Ok(None)
+}
+
+/// Says which blocks of a plan are larger than their maps: they are those of larger images.
+fn note_clipped(plan: &Plan, graph: &Graph) {
+    let clipped = plan.clipped(graph);
+    if let Some((layer, [h, w])) = clipped.first() {
+        eprintln!(
+            "bcc: the plan has blocks larger than their maps, which are cut off there, in {} layers; \"{layer}\" has maps \
+             of {h}x{w}",
+            clipped.len()
+        );
+    }
 }
 
 pub(super) fn compile(args: &CompileArgs) -> Result<()> {
@@ -122,7 +135,8 @@ fn make_directory(dir: &Path) -> Result<()> {
 fn write(dir: &Path, imported: &Graph, compiled: &Compiled) -> Result<()> {
     make_directory(dir)?;
     let digest = save(dir, &compiled.lowered.program, &compiled.lowered.weights).into_diagnostic()?;
-    reference::save(dir, digest, imported, &compiled.real, &compiled.graph).into_diagnostic()?;
+    let owner = Owner::of(&compiled.lowered.program, digest, &compiled.lowered.weights);
+    reference::save(dir, owner, imported, &compiled.real, &compiled.graph).into_diagnostic()?;
     let plan = compiled.plan.to_ron().into_diagnostic()?;
     let path = dir.join("plan.ron");
     fs::write(&path, plan).into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))

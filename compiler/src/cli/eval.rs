@@ -2,7 +2,7 @@
 
 use bcc_compiler::data::Source;
 use bcc_compiler::eval::{EvalOptions, evaluate};
-use bcc_compiler::reference::Reference;
+use bcc_compiler::reference::{Owner, Reference};
 use bcc_ir::program::file::{PROGRAM_FILE, WEIGHTS_FILE, Weights, load_program};
 use miette::{IntoDiagnostic, Result, WrapErr, bail};
 
@@ -20,7 +20,8 @@ pub(super) fn eval(args: &EvalArgs) -> Result<()> {
     let loaded = load_program(&args.directory.join(PROGRAM_FILE)).into_diagnostic()?;
     let weights =
         Weights::load(&args.directory.join(WEIGHTS_FILE), &loaded.program, loaded.digest).into_diagnostic()?;
-    let reference = Reference::load(&args.directory, loaded.digest).into_diagnostic()?;
+    let owner = Owner::of(&loaded.program, loaded.digest, &weights);
+    let reference = Reference::load(&args.directory, owner).into_diagnostic()?;
     let source = Source {
         path: args.data.clone(),
         labels: args.labels.clone(),

@@ -7,11 +7,13 @@ mod layers;
 mod score;
 mod table;
 
+use std::sync::{Arc, mpsc};
+
 use bcc_ir::graph::Graph;
 use bcc_ir::program::Program;
 use bcc_runtime::images::LabelMap;
 use bcc_runtime::port::{InputError, Tensor, encode};
-use bcc_runtime::session::{LocalOptions, Output, SessionError, run_local};
+use bcc_runtime::session::{LocalOptions, Options, Output, SessionError, run_local};
 use bcc_runtime::weights::WeightSource;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -282,7 +284,7 @@ impl<'a> Run<'a> {
         let per_session = (SESSION_VALUES / (self.planes.classes * self.planes.positions).max(1)).max(1);
         for chunk in inputs.chunks(per_session) {
             let tensors: Vec<Tensor> = chunk.iter().map(|(_, t)| t.clone()).collect();
-            let outputs = run_local(self.program, weights, &tensors, &LocalOptions::default())?.outputs;
+            let outputs = session(self.program, weights, &tensors, progress)?;
             let one = |((i, _), output): (&(usize, Tensor), &Output)| {
                 let port = &self.program.output;
                 let unit = port.gain / f64::from(port.frac).exp2();
@@ -297,7 +299,6 @@ impl<'a> Run<'a> {
             };
             let all: Vec<_> = chunk.par_iter().zip(&outputs).map(one).collect();
             total = all.into_iter().fold(total, |a, b| (a.0.merge(b.0), a.1.merge(b.1), a.2.merge(b.2)));
-            progress.done(chunk.len() as u64);
         }
         let (secure, real, distance) = total;
         Ok(Secure {
@@ -310,6 +311,24 @@ impl<'a> Run<'a> {
             error: distance.error(),
         })
     }
+}
+
+/// Runs inferences among three parties of this process; `progress` hears of each.
+fn session(
+    program: &Program,
+    weights: &dyn WeightSource,
+    inputs: &[Tensor],
+    progress: &dyn Progress,
+) -> Result<Vec<Output>, SessionError> {
+    let (sender, receiver) = mpsc::channel();
+    // Nobody listens only when the receiver's thread has ended, which it does after this sender.
+    let done = move |_| sender.send(()).unwrap_or_default();
+    let party = Options { progress: Some(Arc::new(done)), ..Options::default() };
+    std::thread::scope(|scope| {
+        scope.spawn(move || receiver.iter().for_each(|()| progress.done(1)));
+        let options = LocalOptions { party, ..LocalOptions::default() };
+        run_local(program, weights, inputs, &options).map(|r| r.outputs)
+    })
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {

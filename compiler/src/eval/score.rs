@@ -196,7 +196,9 @@ mod tests {
         let planes = Planes::of(&[1, 6]);
         let mut a = Score::default();
         let output = [0.0, 3.0, 1.0, 3.0, -1.0, 2.0];
-        [1, 3, 4].map(|class| a.add(planes, &output, &Label::Class(class)));
+        for class in [1, 3, 4] {
+            a.add(planes, &output, &Label::Class(class));
+        }
         let mut b = Score::default();
         b.add(planes, &output, &Label::Unknown);
         b.add(planes, &output, &Label::Class(0));

@@ -244,10 +244,9 @@ impl<'m> Importer<'m> {
             return None;
         }
         let sizes = declared(self.declared.get(view.proto.output.first()?.as_str())?)?;
-        let sizes: Option<Vec<usize>> =
-            sizes.into_iter().map(|d| usize::try_from(d?).ok().filter(|d| *d > 0)).collect();
-        let mut shape = sizes?;
-        *shape.first_mut()? = 1;
+        let size = |d: &Option<i64>| usize::try_from((*d)?).ok().filter(|d| *d > 0);
+        let shape: Option<Vec<usize>> = std::iter::once(Some(1)).chain(sizes.get(1..)?.iter().map(size)).collect();
+        let shape = shape?;
         checked_len(&shape, 1 << 31)?;
         let id = self.draft.graph.add_input(&view.name, shape.clone());
         Some(Value::Traced(Traced { id, shape, client: None }))

@@ -6,4 +6,5 @@ mod models;
 mod operators;
 mod passes;
 mod refusals;
+mod robust;
 mod writer;
