@@ -68,6 +68,14 @@ pub(super) fn import_options(output: Option<&String>, shape: Option<&String>) ->
 }
 
 impl ModelArgs {
+    /// Refuses a preprocessing that nothing is read with; `others` are images read beside those of `--calib`.
+    pub(super) fn check_preprocess(&self, others: Option<&Path>) -> Result<()> {
+        if self.preprocess.is_some() && !self.calib.as_deref().into_iter().chain(others).any(is_images) {
+            bail!("--preprocess: it is for image files, and none are given; numbers are taken as they are");
+        }
+        Ok(())
+    }
+
     /// Images at `path`. The preprocessing is for those that are files: numbers are taken as they are.
     pub(super) fn source(&self, path: &Path, count: Option<usize>) -> Source {
         let preprocess = self.preprocess.clone().filter(|_| is_images(path));

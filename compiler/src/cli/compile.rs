@@ -108,6 +108,7 @@ pub(super) fn compile(args: &CompileArgs) -> Result<()> {
         bail!("--print-after {p}: there is no such pass; there are import, {}", names.join(", "));
     }
     budgets(&args.budget)?;
+    args.model.check_preprocess(None)?;
     let (graph, mut options) = args.model.load()?;
     let planned = choose(args, &graph, &mut options)?;
     if let Some(dir) = &args.emit_ir_dir {

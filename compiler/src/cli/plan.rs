@@ -140,6 +140,7 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     }
     let sweep = args.sweep.iter().map(|t| t.parse::<Budget>().into_diagnostic().wrap_err("--sweep"));
     let sweep: Vec<Budget> = sweep.collect::<Result<_>>()?;
+    args.model.check_preprocess(args.eval.as_deref())?;
     let (graph, options) = args.model.load()?;
     let shape = graph.input().map(|i| graph.node(i).shape.clone()).unwrap_or_default();
     let labelled = |path: &PathBuf| args.model.source(path, None).load(&shape).and_then(|d| d.classes(path));

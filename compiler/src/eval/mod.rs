@@ -60,11 +60,15 @@ pub enum EvalError {
     /// The secure run failed.
     #[error("the secure run failed: {0}")]
     Session(#[from] SessionError),
-    /// The reference and the program have different outputs.
-    #[error("the float network has {float} output values and the program {program}; compile the model again")]
-    Output {
-        /// Values of the float network.
-        float: usize,
+    /// The reference and the program have different inputs or outputs.
+    #[error(
+        "a network of the reference has {network} {what} values and the program {program}; compile the model again"
+    )]
+    Values {
+        /// "input" or "output".
+        what: &'static str,
+        /// Values of the network.
+        network: usize,
         /// Values of the program.
         program: usize,
     },
@@ -187,9 +191,14 @@ impl<'a> Run<'a> {
         let shape = |g: &Graph| g.output().map(|o| g.node(o).shape.clone()).unwrap_or_default();
         let shape = shape(&reference.planned);
         let planes = Planes::of(&shape);
-        let program_values = program.output.shape.iter().product();
-        if program_values != planes.classes * planes.positions {
-            return Err(EvalError::Output { float: planes.classes * planes.positions, program: program_values });
+        let len = |g: &Graph, id: Option<_>| id.map_or(0, |id| g.node(id).len());
+        let sizes = |shape: &[usize]| shape.iter().product::<usize>();
+        let (input, output) = (sizes(&program.input.shape), sizes(&program.output.shape));
+        for g in [&reference.plain, &reference.planned, &reference.fixed] {
+            let pairs = [("input", len(g, g.input()), input), ("output", len(g, g.output()), output)];
+            if let Some((what, network, program)) = pairs.into_iter().find(|(_, n, p)| n != p) {
+                return Err(EvalError::Values { what, network, program });
+            }
         }
         let mut run = Run { program, reference, data, shape, planes, maps: Vec::new(), resized: None };
         match &data.labels {

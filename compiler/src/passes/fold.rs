@@ -8,6 +8,7 @@
 //! - `W A(x) + b = (W scale) x + (b + W shift)`, where nobody else reads `A(x)`; around the map a
 //!   convolution reads zeros where `A` would have put shifts, so with padding only for shift 0.
 //! - Pad in front of a convolution or an average pool joins its window.
+//! - A Transpose in front of a ReLU or of a sum goes behind it.
 //! - An Affine that is left becomes a depthwise 1x1 convolution, on a `[1, c]` tensor between two
 //!   reshapes.
 //!
@@ -17,6 +18,8 @@
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, ShapeError};
 use thiserror::Error;
+
+use super::layout;
 
 /// A graph that cannot be folded.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -90,6 +93,10 @@ fn step(graph: &mut Graph, id: NodeId) -> Result<bool, FoldError> {
         Op::Pad { pad } => Ok(pad == [0; 4] && remove(graph, id)),
         Op::Affine { scale, shift } => affine(graph, id, scale, shift),
         Op::Conv { .. } | Op::AvgPool { .. } => Ok(absorb_pad(graph, id)),
+        Op::BlockRelu { .. } | Op::Add | Op::Sub => layout::sink(graph, id).map_err(|source| {
+            let node = graph.node(id).name.clone();
+            FoldError::Shape { node, source }
+        }),
         _ => Ok(false),
     }
 }

@@ -3,6 +3,7 @@
 pub mod canonicalize;
 pub mod correct;
 pub mod fold;
+mod layout;
 pub mod lower;
 pub mod plan;
 pub mod prune;

@@ -284,3 +284,36 @@ fn declared_shapes_show_further_problems() {
         assert_eq!(refusal.contains("2 problems") && refusal.contains("`n_y` (Conv)"), known, "{refusal}");
     }
 }
+
+/// ReLUs and a sum that work on channels last get their channels back, by which blocks are chosen.
+#[test]
+fn relus_on_channels_last() {
+    let mut rng = Rng(39);
+    let mut m = Model::new(13, &[1, 3, 6, 7]);
+    let (last, first) = (|| vec![ints("perm", &[0, 2, 3, 1])], || vec![ints("perm", &[0, 3, 1, 2])]);
+    m.random(&mut rng, "w", &[4, 3, 3, 3]);
+    m.random(&mut rng, "v", &[4, 4, 1, 1]);
+    m.node("Conv", "c", &["x", "w"], vec![]);
+    m.node("Transpose", "t", &["c"], last());
+    m.node("Relu", "r", &["t"], vec![]);
+    m.node("Transpose", "u", &["r"], first());
+    m.node("Conv", "d", &["u", "v"], vec![]);
+    m.node("Transpose", "e", &["d"], last());
+    m.node("Add", "a", &["e", "r"], vec![]);
+    m.node("Relu", "q", &["a"], vec![]);
+    m.node("Transpose", "y", &["q"], first());
+    let mut graph = m.check(&mut rng, "relus on channels last");
+    bcc_compiler::passes::fold::run(&mut graph).unwrap();
+    let names: Vec<&str> = graph.topo().into_iter().map(|id| graph.node(id).op.name()).collect();
+    assert_eq!(names, ["input", "conv", "block_relu", "conv", "add", "block_relu"]);
+    for id in graph.topo() {
+        if let bcc_ir::graph::Op::BlockRelu { blocks, .. } = &graph.node(id).op {
+            assert_eq!((blocks.len(), graph.node(id).shape.as_slice()), (4, [1, 4, 4, 5].as_slice()));
+        }
+    }
+    // A residual of one channels-last and one other summand stays as it is.
+    let mut m = Model::new(13, &[1, 5, 5, 5]);
+    m.node("Transpose", "t", &["x"], last());
+    m.node("Add", "y", &["t", "x"], vec![]);
+    m.check(&mut rng, "a sum of two layouts");
+}

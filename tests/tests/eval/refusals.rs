@@ -27,6 +27,7 @@ fn bad_data_and_files() {
     p.fails(&eval("p"), &["p holds pixels", "--preprocess FILE"]);
     p.write("p.ron", FASHION);
     p.fails(&eval("p/a.png --preprocess p.ron --labels l.csv"), &["belong to a folder of images"]);
+    p.fails(&format!("compile {net} --calib {calib} --preprocess p.ron -o x"), &["--preprocess", "none are given"]);
     p.write("color.ron", "Preprocess(resize: Exact(28, 28))");
     p.fails(&eval("p --preprocess color.ron"), &["a.png", "[1, 3, 28, 28]", "[1, 1, 28, 28]", "channels and layout"]);
     p.write("crop.ron", "Preprocess(crop: (32, 28), channels: Gray)");
