@@ -16,12 +16,20 @@ pub(super) fn sink(graph: &mut Graph, id: NodeId) -> Result<bool, ShapeError> {
     };
     let operands = graph.operands(id);
     let perm = |o: &NodeId| match &graph.node(*o).op {
-        Op::Transpose { perm } if perm.len() == 4 && perm[0] == 0 => Some(perm.clone()),
+        Op::Transpose { perm } if perm.len() == 4 && perm[0] == 0 && *perm != [0, 1, 2, 3] => Some(perm.clone()),
         _ => None,
     };
     let Some(common) = operands.first().and_then(perm) else { return Ok(false) };
     if !per_value || operands.iter().any(|o| perm(o).as_ref() != Some(&common)) {
         return Ok(false);
+    }
+    // The transpose behind stands for those that nobody else reads.
+    let mut origin = Vec::new();
+    for (position, operand) in operands.iter().enumerate() {
+        let alone = graph.output() != Some(*operand) && graph.users(*operand) == [id];
+        if alone && !operands[..position].contains(operand) {
+            origin.extend(graph.node(*operand).origin.clone());
+        }
     }
     for (position, operand) in operands.into_iter().enumerate() {
         let source = graph.operand(operand);
@@ -34,7 +42,10 @@ pub(super) fn sink(graph: &mut Graph, id: NodeId) -> Result<bool, ShapeError> {
     if let Op::BlockRelu { blocks, .. } = &mut node.op {
         *blocks = vec![Block::RELU; channels];
     }
-    let (name, origin) = (format!("{}/transpose", node.name), node.origin.clone());
+    let name = format!("{}/transpose", node.name);
+    if origin.is_empty() {
+        origin.clone_from(&node.origin);
+    }
     let behind = graph.add(&name, origin, Op::Transpose { perm: common }, &[id])?;
     graph.replace_uses(id, behind);
     Ok(true)
