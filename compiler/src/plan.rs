@@ -192,6 +192,18 @@ impl Plan {
         Ok(ron::ser::to_string_pretty(self, config)? + "\n")
     }
 
+    /// Layers with a block larger than their map, where it is cut off, and the size of the map: a plan made for larger
+    /// images has such.
+    pub fn clipped(&self, graph: &Graph) -> Vec<(String, [usize; 2])> {
+        let clipped = |(layer, entries): (&String, &Vec<String>)| {
+            let (_, [h, w]) = graph.node(graph.find(layer)?).map()?;
+            let block = |e: &String| parse_block(e.rsplit_once('*').map_or(e.as_str(), |(_, block)| block)).ok();
+            let larger = |b: Block| matches!(b, Block::Patch { h: bh, w: bw } if bh > h || bw > w);
+            entries.iter().filter_map(block).any(larger).then(|| (layer.clone(), [h, w]))
+        };
+        self.layers.iter().filter_map(clipped).collect()
+    }
+
     /// Puts the plan's blocks into a graph. Nothing is changed if any part does not fit.
     pub fn apply(&self, graph: &mut Graph) -> Result<(), PlanError> {
         let mut chosen = Vec::new();

@@ -51,6 +51,8 @@ pub fn decode(graph: &Graph, id: NodeId, values: &[i64]) -> Vec<f64> {
 /// Runs a quantized graph; `see` gets every node's integers. Yields those of the output.
 pub fn run(graph: &Graph, input: &[i64], see: &mut dyn FnMut(NodeId, &[i64])) -> Result<Vec<i64>, TwinError> {
     let mut values: BTreeMap<NodeId, Vec<i64>> = BTreeMap::new();
+    let mut left: BTreeMap<NodeId, usize> = graph.topo().into_iter().map(|id| (id, graph.users(id).len())).collect();
+    left.entry(graph.output().unwrap_or_default()).and_modify(|n| *n += 1);
     for id in graph.topo() {
         let node = graph.node(id);
         let value = if matches!(node.op, Op::Input) {
@@ -65,6 +67,15 @@ pub fn run(graph: &Graph, input: &[i64], see: &mut dyn FnMut(NodeId, &[i64])) ->
         fits(graph, id, &value)?;
         see(id, &value);
         values.insert(id, value);
+        let mut operands = graph.operands(id);
+        operands.dedup();
+        for o in operands {
+            let users = left.entry(o).or_default();
+            *users = users.saturating_sub(1);
+            if *users == 0 {
+                values.remove(&o);
+            }
+        }
     }
     Ok(graph.output().and_then(|o| values.remove(&o)).unwrap_or_default())
 }

@@ -4,7 +4,7 @@
 //! process, [`session::run_party`] one role over given links. Below it: [`exec`] interprets one
 //! role's code, [`kernels`] computes, [`prg`] draws randomness, [`channel`] moves messages,
 //! [`handshake`] agrees program, version and keys, [`state`] keeps a model's setup and [`store`]
-//! offline material.
+//! offline material. [`images`] makes inputs of image files.
 //!
 //! Values that belong to a share, a key or a mask are erased when dropped and implement no
 //! `Debug`.
@@ -14,6 +14,7 @@ pub mod buffer;
 pub mod channel;
 pub mod exec;
 pub mod handshake;
+pub mod images;
 pub mod kernels;
 pub mod keys;
 pub mod plan;

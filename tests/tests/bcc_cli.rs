@@ -424,7 +424,7 @@ fn calibration_that_does_not_fit() {
     }
     check("missing.npz", &["missing.npz", "cannot read"]);
     check("missing.npy", &["missing.npy", "cannot read"]);
-    for name in ["text.npz", "text.npy", "text.png"] {
+    for name in ["text.npz", "text.npy", "text.txt"] {
         fs::write(p.at(name), "not an array").unwrap();
         check(name, &[name, "holds no images", "32- or 64-bit floats"]);
     }

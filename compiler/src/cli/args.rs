@@ -1,15 +1,16 @@
 //! What the command line takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bcc_compiler::compile::CompileOptions;
-use bcc_compiler::data::load_images;
+use bcc_compiler::data::Source;
 use bcc_compiler::onnx::{ImportOptions, MaxPools, Relu6, import};
 use bcc_compiler::passes::lower::LowerOptions;
 use bcc_compiler::passes::{BlockChoice, PassOptions};
 use bcc_compiler::rates::default_rates;
 use bcc_ir::graph::Graph;
 use bcc_ir::time::{Network, Rates};
+use bcc_runtime::images::is_images;
 use clap::Args;
 use miette::{IntoDiagnostic, Result, WrapErr, bail};
 
@@ -18,9 +19,13 @@ use miette::{IntoDiagnostic, Result, WrapErr, bail};
 pub(super) struct ModelArgs {
     /// The ONNX file
     pub model: PathBuf,
-    /// Calibration images: .npy, or .npz with an array "x"; shape [n, input...]
+    /// Calibration images: .npy, or .npz with an array "x", of shape [n, input...]; or a folder of images, with
+    /// --preprocess
     #[arg(long, value_name = "FILE")]
     pub calib: Option<PathBuf>,
+    /// How pixels of image files become the network's input, in RON
+    #[arg(long, value_name = "FILE")]
+    pub preprocess: Option<PathBuf>,
     /// Use only the first N calibration images
     #[arg(long, value_name = "N")]
     pub images: Option<usize>,
@@ -55,9 +60,38 @@ pub(super) struct ModelArgs {
     /// Value to compute, for a model with several outputs
     #[arg(long, value_name = "NAME")]
     pub output_name: Option<String>,
+    /// Shape of the input, such as 1x3x480x640: for a model that leaves sizes open, or for another height and width
+    /// than the model declares, where all of it follows
+    #[arg(long, value_name = "SHAPE")]
+    pub input_shape: Option<String>,
+}
+
+/// Import options for a value and an input shape, `1x3x480x640`, of the command line.
+pub(super) fn import_options(output: Option<&String>, shape: Option<&String>) -> Result<ImportOptions> {
+    let size = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n > 0);
+    let read = |text: &String| {
+        let sizes: Option<Vec<usize>> = text.split(['x', 'X', ',']).map(size).collect();
+        sizes.ok_or_else(|| miette::miette!("--input-shape \"{text}\": write sizes of at least 1, such as 1x3x480x640"))
+    };
+    let input_shape = shape.map(read).transpose()?;
+    Ok(ImportOptions { output: output.cloned(), input_shape, ..ImportOptions::default() })
 }
 
 impl ModelArgs {
+    /// Refuses a preprocessing that nothing is read with; `others` are images read beside those of `--calib`.
+    pub(super) fn check_preprocess(&self, others: Option<&Path>) -> Result<()> {
+        if self.preprocess.is_some() && !self.calib.as_deref().into_iter().chain(others).any(is_images) {
+            bail!("--preprocess: it is for image files, and none are given; numbers are taken as they are");
+        }
+        Ok(())
+    }
+
+    /// Images at `path`. The preprocessing is for those that are files: numbers are taken as they are.
+    pub(super) fn source(&self, path: &Path, count: Option<usize>) -> Source {
+        let preprocess = self.preprocess.clone().filter(|_| is_images(path));
+        Source { path: path.into(), labels: None, preprocess, count }
+    }
+
     /// The imported network, and options that keep every ReLU.
     pub(super) fn load(&self) -> Result<(Graph, CompileOptions)> {
         if self.drelu_window.is_some_and(|w| w < 2) {
@@ -67,24 +101,22 @@ impl ModelArgs {
             bail!("--images 0: at least one calibration image is needed");
         }
         let import_options = ImportOptions {
-            output: self.output_name.clone(),
             relu6: if self.relu6 == "relu" { Relu6::Relu } else { Relu6::Exact },
             max_pools: match self.max_pool.as_str() {
                 "first" => MaxPools::First,
                 "average" => MaxPools::Average,
                 _ => MaxPools::Exact,
             },
-            ..ImportOptions::default()
+            ..import_options(self.output_name.as_ref(), self.input_shape.as_ref())?
         };
         let graph = import(&self.model, &import_options)
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot import {}", self.model.display()))?;
         let shape = graph.input().map(|i| graph.node(i).shape.clone()).unwrap_or_default();
-        let mut calibration = match &self.calib {
-            Some(path) => load_images(path, &shape).into_diagnostic()?,
+        let calibration = match &self.calib {
+            Some(path) => self.source(path, self.images).images(&shape).into_diagnostic()?,
             None => Vec::new(),
         };
-        calibration.truncate(self.images.unwrap_or(usize::MAX));
         let passes = PassOptions {
             blocks: BlockChoice::Keep,
             correct: None,
@@ -164,7 +196,7 @@ pub(super) struct SearchArgs {
 pub(super) struct CompileArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Directory for program.bcc (public), weights.bcc (for the server alone) and plan.ron
+    /// Directory for program.bcc (public), weights.bcc and reference.bcc (for the server alone) and plan.ron
     #[arg(short, long, default_value = "out")]
     pub output: PathBuf,
     /// Most that the plan may cost: 6%, "500k drelu", 150MB, "40MB online", 0.8s; may be given twice; 100% keeps every
@@ -213,7 +245,8 @@ pub(super) struct PlanArgs {
     pub search: SearchArgs,
     #[command(flatten)]
     pub time: TimeArgs,
-    /// Images with labels (.npz with "x" and "y"), to measure the accuracy of plans on
+    /// Images with classes, to measure the accuracy of plans on: .npz with "x" and "y", or a folder of images with
+    /// labels, with --preprocess
     #[arg(long, value_name = "FILE")]
     pub eval: Option<PathBuf>,
     /// Plan for each of these budgets, with commas between them; writes no plan file
@@ -248,6 +281,58 @@ pub(super) struct InspectArgs {
     pub listing: bool,
     #[command(flatten)]
     pub time: TimeArgs,
+}
+
+#[derive(Args)]
+pub(super) struct EvalArgs {
+    /// Directory that `bcc compile` wrote, with the server's files
+    pub directory: PathBuf,
+    /// Images: .npz with "x" and perhaps labels "y", or a folder of images, with --preprocess
+    #[arg(long, value_name = "DATA")]
+    pub data: PathBuf,
+    /// Labels of a folder of images: lines file,label, the label a class or a .png with one class per pixel
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// How pixels of image files become the network's input, in RON
+    #[arg(long, value_name = "FILE")]
+    pub preprocess: Option<PathBuf>,
+    /// Use only the first N images
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
+    /// Run the first N images among three parties too, all in this process
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub secure: usize,
+    /// Compare every layer in fixed point with the float network, on the first N images
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub layers: usize,
+    /// Class of pixels that do not count; may be given several times
+    #[arg(long, value_name = "CLASS", default_values_t = [255], allow_negative_numbers = true)]
+    pub ignore_label: Vec<i32>,
+    /// Added to the classes of label maps that are not ignored
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub label_offset: i32,
+    /// Threads for computing; all cores by default
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub(super) struct CheckArgs {
+    /// The ONNX file
+    pub model: PathBuf,
+    /// Value to compute, for a model with several outputs
+    #[arg(long, value_name = "NAME")]
+    pub output_name: Option<String>,
+    /// Shape of the input, such as 1x3x480x640: for a model that leaves sizes open, or for another height and width
+    /// than the model declares
+    #[arg(long, value_name = "SHAPE")]
+    pub input_shape: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl SearchArgs {

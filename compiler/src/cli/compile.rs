@@ -9,6 +9,7 @@ use bcc_compiler::passes::{BlockChoice, PASSES, Pass};
 use bcc_compiler::plan::{Plan, parse_block};
 use bcc_compiler::planner::budget::Budget;
 use bcc_compiler::planner::summary::PlanSummary;
+use bcc_compiler::reference::{self, Owner};
 use bcc_compiler::report::{BoundsSummary, Report, bounds, grouped};
 use bcc_ir::graph::Graph;
 use bcc_ir::program::file::save;
@@ -83,9 +84,22 @@ fn choose(args: &CompileArgs, graph: &Graph, options: &mut CompileOptions) -> Re
     } else if let Some(path) = &args.plan {
         let plan = Plan::load(path).into_diagnostic()?;
         options.passes.correct = asked.unwrap_or(plan.correct);
+        note_clipped(&plan, graph);
         options.passes.blocks = BlockChoice::Plan(plan);
     }
     Ok(None)
+}
+
+/// Says which blocks of a plan are larger than their maps: they are those of larger images.
+fn note_clipped(plan: &Plan, graph: &Graph) {
+    let clipped = plan.clipped(graph);
+    if let Some((layer, [h, w])) = clipped.first() {
+        eprintln!(
+            "bcc: the plan has blocks larger than their maps, which are cut off there, in {} layers; \"{layer}\" has maps \
+             of {h}x{w}",
+            clipped.len()
+        );
+    }
 }
 
 pub(super) fn compile(args: &CompileArgs) -> Result<()> {
@@ -94,6 +108,7 @@ pub(super) fn compile(args: &CompileArgs) -> Result<()> {
         bail!("--print-after {p}: there is no such pass; there are import, {}", names.join(", "));
     }
     budgets(&args.budget)?;
+    args.model.check_preprocess(None)?;
     let (graph, mut options) = args.model.load()?;
     let planned = choose(args, &graph, &mut options)?;
     if let Some(dir) = &args.emit_ir_dir {
@@ -102,6 +117,7 @@ pub(super) fn compile(args: &CompileArgs) -> Result<()> {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     bar.enable_steady_tick(std::time::Duration::from_millis(120));
     let mut watch = Watch { args, bar, dumps: 0, failed: None };
+    let imported = graph.clone();
     let compiled = compile_graph(graph, &options, &mut watch).into_diagnostic()?;
     watch.bar.set_message("write");
     watch.dump("program", &compiled.lowered.program.to_string());
@@ -109,7 +125,7 @@ pub(super) fn compile(args: &CompileArgs) -> Result<()> {
     if let Some(e) = watch.failed {
         return Err(e);
     }
-    write(&args.output, &compiled)?;
+    write(&args.output, &imported, &compiled)?;
     summary(args, &compiled, planned.as_ref())
 }
 
@@ -117,9 +133,11 @@ fn make_directory(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).into_diagnostic().wrap_err_with(|| format!("cannot create {}", dir.display()))
 }
 
-fn write(dir: &Path, compiled: &Compiled) -> Result<()> {
+fn write(dir: &Path, imported: &Graph, compiled: &Compiled) -> Result<()> {
     make_directory(dir)?;
-    save(dir, &compiled.lowered.program, &compiled.lowered.weights).into_diagnostic()?;
+    let digest = save(dir, &compiled.lowered.program, &compiled.lowered.weights).into_diagnostic()?;
+    let owner = Owner::of(&compiled.lowered.program, digest, &compiled.lowered.weights);
+    reference::save(dir, owner, imported, &compiled.real, &compiled.graph).into_diagnostic()?;
     let plan = compiled.plan.to_ron().into_diagnostic()?;
     let path = dir.join("plan.ron");
     fs::write(&path, plan).into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))

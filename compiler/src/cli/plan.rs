@@ -1,10 +1,10 @@
 //! `bcc plan`: blocks under a budget, and sweeps over budgets.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bcc_compiler::compile::CompileOptions;
-use bcc_compiler::data::{Labelled, load_labelled};
+use bcc_compiler::data::Labelled;
 use bcc_compiler::float::Executor;
 use bcc_compiler::passes::correct::Correction;
 use bcc_compiler::plan::{Plan, PlanError};
@@ -140,9 +140,11 @@ pub(super) fn plan(args: &PlanArgs) -> Result<()> {
     }
     let sweep = args.sweep.iter().map(|t| t.parse::<Budget>().into_diagnostic().wrap_err("--sweep"));
     let sweep: Vec<Budget> = sweep.collect::<Result<_>>()?;
+    args.model.check_preprocess(args.eval.as_deref())?;
     let (graph, options) = args.model.load()?;
     let shape = graph.input().map(|i| graph.node(i).shape.clone()).unwrap_or_default();
-    let labelled = args.eval.as_deref().map(|p| load_labelled(p, &shape)).transpose().into_diagnostic()?;
+    let labelled = |path: &PathBuf| args.model.source(path, None).load(&shape).and_then(|d| d.classes(path));
+    let labelled = args.eval.as_ref().map(labelled).transpose().into_diagnostic()?;
     if args.sweep.is_empty() {
         single(args, &graph, &options, correct, &budgets, labelled.as_ref())
     } else {

@@ -40,6 +40,8 @@ pub(super) struct Draft {
     pub(super) graph: Graph,
     /// The declared batch size, where it is fixed and above 1.
     pub(super) batch: Option<i64>,
+    /// Why shapes may not fit, where the input has another size than declared.
+    pub(super) resized: Option<String>,
 }
 
 impl Draft {

@@ -137,6 +137,16 @@ pub enum Problem {
         /// The other file.
         file: String,
     },
+    /// Weights kept in another file that cannot be read.
+    #[error("constant `{tensor}` is kept in `{file}`, which cannot be read: {reason}")]
+    ExternalFile {
+        /// Name of the initializer.
+        tensor: String,
+        /// The other file.
+        file: String,
+        /// Reason.
+        reason: String,
+    },
     /// A weight that is no number.
     #[error("constant `{tensor}` holds {value} at element {index}")]
     NonFinite {

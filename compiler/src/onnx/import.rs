@@ -9,8 +9,8 @@ use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto};
 
 use super::call::{Draft, Traced, Value};
 use super::error::{ImportError, Outcome, Problem, REEXPORT, Site, Stop, fault};
-use super::input::input_shape;
-use super::literal::Literal;
+use super::input::{Input, declared, input_shape};
+use super::literal::{Literal, checked_len};
 use super::node::NodeView;
 use super::tail::move_to_client;
 use super::{ImportOptions, operators};
@@ -23,16 +23,19 @@ pub(super) struct Importer<'m> {
     errors: Vec<ImportError>,
     values: HashMap<&'m str, Value>,
     initializers: HashMap<&'m str, &'m TensorProto>,
+    /// Values whose shape the file declares.
+    declared: HashMap<&'m str, &'m ValueInfoProto>,
 }
 
 impl<'m> Importer<'m> {
     /// Imports a decoded model; the graph means nothing where there are errors.
     pub(super) fn run(model: &'m ModelProto, options: &ImportOptions) -> (Graph, Vec<ImportError>) {
         let mut importer = Importer {
-            draft: Draft { graph: Graph::new(""), batch: None },
+            draft: Draft { graph: Graph::new(""), batch: None, resized: None },
             errors: Vec::new(),
             values: HashMap::new(),
             initializers: HashMap::new(),
+            declared: HashMap::new(),
         };
         importer.model(model, options);
         (importer.draft.graph, importer.errors)
@@ -66,6 +69,7 @@ impl<'m> Importer<'m> {
             None => return self.report(Site::File, Problem::NoOpset, convert),
         };
         self.initializers = proto.initializer.iter().map(|t| (t.name.as_str(), t)).collect();
+        self.declared = proto.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         let names = node_names(proto);
         let Some(producers) = self.producers(proto, &names) else { return };
         let Some(output) = self.output_name(proto, options, &producers) else { return };
@@ -185,8 +189,9 @@ impl<'m> Importer<'m> {
             return self.report(Site::File, Problem::Inputs(names), remedy);
         };
         match input_shape(info, options) {
-            Ok((shape, batch)) => {
+            Ok(Input { shape, batch, resized }) => {
                 self.draft.batch = batch;
+                self.draft.resized = resized;
                 let id = self.draft.graph.add_input(&info.name, shape.clone());
                 self.values.insert(&info.name, Value::Traced(Traced { id, shape, client: None }));
             }
@@ -204,7 +209,7 @@ impl<'m> Importer<'m> {
         let values = match imported {
             Ok(values) => values,
             Err(stop) => {
-                self.report_stop(site(), stop);
+                self.report_stop(site(), self.resized(stop));
                 vec![self.placeholder(view)]
             }
         };
@@ -217,16 +222,39 @@ impl<'m> Importer<'m> {
         }
     }
 
-    /// Stands in for the result of a faulty node that keeps its operand's shape, so that the nodes
-    /// behind it are checked too.
+    /// What does not fit behind an input of another size than declared is most likely fixed to that.
+    fn resized(&self, stop: Stop) -> Stop {
+        match (stop, &self.draft.resized) {
+            (Stop::Fault { problem: problem @ Problem::Mismatch(_), .. }, Some(why)) => fault(problem, why),
+            (stop, _) => stop,
+        }
+    }
+
+    /// Stands in for the result of a faulty node that keeps its operand's shape, or has one that the file declares, so
+    /// that the nodes behind it are checked too.
     fn placeholder(&mut self, view: &NodeView<'m>) -> Value {
         if !operators::keeps_shape(view.operator()) {
-            return Value::Lost;
+            return self.stranger(view).unwrap_or(Value::Lost);
         }
         match view.proto.input.first().and_then(|v| self.values.get(v.as_str())) {
             Some(Value::Traced(t)) if t.client.is_none() => Value::Traced(t.clone()),
             _ => Value::Lost,
         }
+    }
+
+    /// A value of the shape that the file declares for a node's result, where it depends on the input.
+    fn stranger(&mut self, view: &NodeView<'m>) -> Option<Value> {
+        let traced = |v: &String| matches!(self.values.get(v.as_str()), Some(Value::Traced(_)));
+        if self.draft.resized.is_some() || !view.proto.input.iter().any(traced) {
+            return None;
+        }
+        let sizes = declared(self.declared.get(view.proto.output.first()?.as_str())?)?;
+        let size = |d: &Option<i64>| usize::try_from((*d)?).ok().filter(|d| *d > 0);
+        let shape: Option<Vec<usize>> = std::iter::once(Some(1)).chain(sizes.get(1..)?.iter().map(size)).collect();
+        let shape = shape?;
+        checked_len(&shape, 1 << 31)?;
+        let id = self.draft.graph.add_input(&view.name, shape.clone());
+        Some(Value::Traced(Traced { id, shape, client: None }))
     }
 
     fn finish(&mut self, output: &'m str) {

@@ -14,6 +14,7 @@ mod arithmetic;
 mod call;
 mod constants;
 mod error;
+mod external;
 mod import;
 mod input;
 mod linear;
@@ -44,7 +45,8 @@ pub struct ImportOptions {
     /// Name of the value to compute: one of the outputs of a model with several, or any value
     /// inside. `None`: the model's only output.
     pub output: Option<String>,
-    /// Shape of the input, `[1, ...]`, for a model that declares sizes symbolically.
+    /// Shape of the input, `[1, ...]`, for a model that declares sizes symbolically, or for another height and width
+    /// than it declares.
     pub input_shape: Option<Vec<usize>>,
     /// What ReLU6 and its like become.
     pub relu6: Relu6,
@@ -64,10 +66,15 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
     })?;
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned());
     let options = ImportOptions { name: options.name.clone().or(stem), ..options.clone() };
-    import_bytes(&bytes, &options)
+    let mut model = decode(&bytes)?;
+    let mut errors = external::inline(&mut model, path.parent().unwrap_or(Path::new("")));
+    let (graph, further) = import::Importer::run(&model, &options);
+    // What is external still has been reported with the reason.
+    errors.extend(further.into_iter().filter(|e| !matches!(e.problem, Problem::External { .. })));
+    if errors.is_empty() { Ok(substituted(graph, &options)) } else { Err(ImportErrors(errors)) }
 }
 
-/// Imports the bytes of an ONNX file.
+/// Imports the bytes of an ONNX file, which holds all its weights.
 ///
 /// # Errors
 /// As [`import()`].
@@ -83,8 +90,25 @@ pub fn import_bytes(bytes: &[u8], options: &ImportOptions) -> Result<Graph, Impo
             substitute::max_pools(&mut graph, options.max_pools);
             Ok(graph)
         }
+    match import::Importer::run(&decode(bytes)?, options) {
+        (graph, errors) if errors.is_empty() => Ok(graph),
         (_, errors) => Err(ImportErrors(errors)),
     }
+}
+
+/// What the options put in the place of clips and maximum pools.
+fn substituted(mut graph: Graph, options: &ImportOptions) -> Graph {
+    substitute::relu6(&mut graph, options.relu6);
+    substitute::max_pools(&mut graph, options.max_pools);
+    graph
+}
+
+fn decode(bytes: &[u8]) -> Result<ModelProto, ImportErrors> {
+    let complete = "check that this is the right file, and complete";
+    if bytes.is_empty() {
+        return Err(file_error(Problem::Malformed("it is empty".into()), complete));
+    }
+    ModelProto::decode(bytes).map_err(|e| file_error(Problem::Malformed(e.to_string()), complete))
 }
 
 fn file_error(problem: Problem, remedy: &str) -> ImportErrors {

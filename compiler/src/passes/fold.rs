@@ -11,6 +11,7 @@
 //! - A clip of a clip or a ReLU that nobody else reads: one clip.
 //! - A 1x1 convolution that mixes a few channels into each of its own (the slopes of a leaking ReLU),
 //!   read by one convolution alone: `W (V x + b) = (W V) x + W b`, under padding only for b = 0.
+//! - A Transpose in front of a ReLU or of a sum goes behind it.
 //! - An Affine that is left becomes a depthwise 1x1 convolution, on a `[1, c]` tensor between two
 //!   reshapes.
 //!
@@ -22,6 +23,8 @@ mod compose;
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, ShapeError};
 use thiserror::Error;
+
+use super::layout;
 
 /// A graph that cannot be folded.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -96,9 +99,14 @@ fn step(graph: &mut Graph, id: NodeId) -> Result<bool, FoldError> {
         Op::Affine { scale, shift } => affine(graph, id, scale, shift),
         Op::Conv { .. } => Ok(absorb_pad(graph, id) || compose::mixture(graph, id)?),
         Op::AvgPool { .. } => Ok(absorb_pad(graph, id)),
-        Op::Clip { low, high } => Ok(compose::clips(graph, id, low, high)),
+        Op::Clip { low, high } => Ok(compose::clips(graph, id, low, high) || sunk(graph, id)?),
+        Op::BlockRelu { .. } | Op::Add | Op::Sub => sunk(graph, id),
         _ => Ok(false),
     }
+}
+
+fn sunk(graph: &mut Graph, id: NodeId) -> Result<bool, FoldError> {
+    layout::sink(graph, id).map_err(|source| FoldError::Shape { node: graph.node(id).name.clone(), source })
 }
 
 fn remove(graph: &mut Graph, id: NodeId) -> bool {

@@ -3,6 +3,7 @@
 pub mod canonicalize;
 pub mod correct;
 pub mod fold;
+mod layout;
 pub mod lower;
 mod maximum;
 pub mod plan;

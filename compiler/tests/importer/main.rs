@@ -8,4 +8,5 @@ mod operators;
 mod passes;
 mod refusals;
 mod structure;
+mod robust;
 mod writer;

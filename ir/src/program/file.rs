@@ -22,7 +22,8 @@ pub const WEIGHTS_FILE: &str = "weights.bcc";
 
 const PROGRAM_MAGIC: [u8; 8] = *b"BCCPROG\0";
 const WEIGHTS_MAGIC: [u8; 8] = *b"BCCWGTS\0";
-const HEADER: usize = 64;
+/// Bytes of a file's header.
+pub const HEADER: usize = 64;
 const ALIGN: usize = 64;
 
 /// BLAKE3 digest of a file: what the parties compare in their handshake.
@@ -110,7 +111,8 @@ fn digest_of(header: &[u8], body: &[u8]) -> Digest {
     *h.finalize().as_bytes()
 }
 
-fn frame(magic: [u8; 8], body: Vec<u8>) -> (Vec<u8>, Digest) {
+/// A file of `body` behind a header with `magic`, and its digest.
+pub fn frame(magic: [u8; 8], body: Vec<u8>) -> (Vec<u8>, Digest) {
     let mut file = Vec::with_capacity(HEADER + body.len());
     file.extend_from_slice(&magic);
     file.extend_from_slice(&VERSION.to_le_bytes());
@@ -123,7 +125,9 @@ fn frame(magic: [u8; 8], body: Vec<u8>) -> (Vec<u8>, Digest) {
     (file, digest)
 }
 
-fn unframe(path: &Path, what: &'static str, magic: [u8; 8], file: &[u8]) -> Result<Digest, FileError> {
+/// Checks the header of a file that [`frame`] made; its body are the bytes from [`HEADER`] on. `path` and `what`, the
+/// kind of file, are for messages.
+pub fn unframe(path: &Path, what: &'static str, magic: [u8; 8], file: &[u8]) -> Result<Digest, FileError> {
     let foreign = |reason: &str| FileError::Foreign { path: path.into(), what, reason: reason.into() };
     let damaged = |reason: String| FileError::Damaged { path: path.into(), reason };
     if file.len() < HEADER || file[..8] != magic {

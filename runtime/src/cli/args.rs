@@ -51,9 +51,13 @@ pub struct Common {
 /// Input and output.
 #[derive(Args, Clone)]
 pub struct Data {
-    /// Input: .npy, or .npz with an array "x"; shape of the network's input, or N of them stacked.
+    /// Input: .npy, or .npz with an array "x"; shape of the network's input, or N of them stacked. Or a .png or .jpg
+    /// file, or a folder of them, with --preprocess.
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
+    /// How pixels of image files become the network's input, in RON.
+    #[arg(long, value_name = "FILE")]
+    pub preprocess: Option<PathBuf>,
     /// Take only the first N inputs.
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,

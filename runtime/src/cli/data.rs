@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use bcc_ir::program::Port;
+use bcc_runtime::images::{self, Files, Preprocess, is_images};
 use bcc_runtime::port::Tensor;
 use bcc_runtime::session::Output;
 use bcc_runtime::stats::Stats;
@@ -49,6 +50,37 @@ fn read(path: &Path) -> Result<ArrayD<f64>> {
 
 /// The inputs of a file, each of the port's shape.
 pub fn inputs(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
+    let inputs = if is_images(&data.input) { pictures(data, port) } else { arrays(data, port) }?;
+    // A file that cannot be written must not cost an inference.
+    for path in [&data.output, &data.stats].into_iter().flatten() {
+        let opened = OpenOptions::new().create(true).append(true).open(path);
+        opened.into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(inputs)
+}
+
+fn pictures(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
+    let preprocess = data.preprocess.as_deref().map(Preprocess::load).transpose().into_diagnostic()?;
+    let files = Files::open(&data.input, None).into_diagnostic()?;
+    wanted(data, files.paths.len())?;
+    let images = images::load(&files, preprocess.as_ref(), &port.shape, data.count).into_diagnostic()?;
+    let tensor = |i: Vec<f32>| Tensor { shape: port.shape.clone(), data: i.into_iter().map(f64::from).collect() };
+    Ok(images.into_iter().map(tensor).collect())
+}
+
+/// How many of `n` inputs are wanted.
+fn wanted(data: &Data, n: usize) -> Result<usize> {
+    let take = data.count.unwrap_or(n);
+    if take == 0 || take > n {
+        return Err(miette!("--count {take} of {n} inputs in {}", data.input.display()));
+    }
+    Ok(take)
+}
+
+fn arrays(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
+    if data.preprocess.is_some() {
+        return Err(miette!("--preprocess is for image files, and {} is none", data.input.display()));
+    }
     let array = read(&data.input)?;
     let inner = port.shape.get(1..).unwrap_or(&[]);
     let (n, rest) = match array.shape() {
@@ -67,15 +99,7 @@ pub fn inputs(data: &Data, port: &Port) -> Result<Vec<Tensor>> {
     }
     let values: Vec<f64> = array.iter().copied().collect();
     let size = values.len() / n;
-    let take = data.count.unwrap_or(n);
-    if take == 0 || take > n {
-        return Err(miette!("--count {take} of {n} inputs in {}", data.input.display()));
-    }
-    // A file that cannot be written must not cost an inference.
-    for path in [&data.output, &data.stats].into_iter().flatten() {
-        let opened = OpenOptions::new().create(true).append(true).open(path);
-        opened.into_diagnostic().wrap_err_with(|| format!("cannot write {}", path.display()))?;
-    }
+    let take = wanted(data, n)?;
     let shape = port.shape.clone();
     Ok(values.chunks_exact(size).take(take).map(|x| Tensor { shape: shape.clone(), data: x.to_vec() }).collect())
 }
