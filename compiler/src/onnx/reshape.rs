@@ -30,7 +30,8 @@ pub(super) fn identity(call: &mut Call) -> Outcome<Traced> {
             let to = view.int("to")?.unwrap_or(0);
             let is_index = |s: &ClientStep| matches!(s, ClientStep::ArgMax { .. });
             let integers = x.client.as_ref().is_some_and(|(_, steps)| steps.iter().any(is_index));
-            if ![1, 10, 11, 16].contains(&to) && !(integers && [6, 7].contains(&to)) {
+            let kept = [1, 10, 11, 16].contains(&to) || integers && [6, 7].contains(&to);
+            if !kept {
                 let reason = format!("is {to}, no float type");
                 return Err(view.bad_attribute("to", reason, "keep values between layers as floats"));
             }
