@@ -69,7 +69,9 @@ fn with(graph: &Graph, set: impl FnOnce(&mut CompileOptions)) -> (Compiled, Vec<
 /// Runs and checks every value; the largest difference to the float network.
 fn exact(c: &Compiled, images: &[Vec<f32>]) -> f64 {
     let (out, opened) = run_opened(c, images, LocalOptions::default()).unwrap_or_else(|e| panic!("{e}"));
-    opened.iter().for_each(|o| drop(check_exact(&c.graph, o).unwrap_or_else(|e| panic!("{e}\n{}", c.graph))));
+    for o in &opened {
+        check_exact(&c.graph, o).unwrap_or_else(|e| panic!("{e}\n{}", c.graph));
+    }
     let float = Executor::new(&c.real);
     let error = |(out, x): (&bcc_runtime::session::Output, &Vec<f32>)| {
         let want = float.run(x);
@@ -195,15 +197,9 @@ fn maximum_pools_of_every_window() {
         let graph = Net::new(&[1, 2, 9, 9], 3).conv("a", 2, 1).op("pool", Op::MaxPool { window }).done();
         let (c, images) = with(&graph, |_| {});
         assert!(exact(&c, &images[..2]) < 0.01);
-        let gates: Vec<NodeId> =
-            c.graph.topo().into_iter().filter(|i| matches!(c.graph.node(*i).op, Op::BlockRelu { .. })).collect();
-        // The longest way through gates.
-        let mut depth = std::collections::BTreeMap::new();
-        for id in c.graph.topo() {
-            let before = c.graph.operands(id).iter().map(|o| depth[o]).max().unwrap_or(0);
-            depth.insert(id, before + usize::from(gates.contains(&id)));
-        }
-        assert_eq!(depth[&c.graph.output().unwrap()], levels, "{kernel:?}");
+        // Gates take their rounds one after the other.
+        let gates = c.graph.topo().into_iter().filter(|i| matches!(c.graph.node(*i).op, Op::BlockRelu { .. })).count();
+        assert_eq!(gates, levels, "{kernel:?}");
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use bcc_models::onnx::{Conv, Dim, GraphBuilder, Pool};
