@@ -47,9 +47,11 @@ fn taps(filter: Filter, from: usize, to: usize) -> Vec<(usize, Vec<i64>)> {
     (0..to).map(one).collect()
 }
 
-/// Index in the source of every result index on an axis, for the nearest pixel.
+/// Index in the source of every result index on an axis, for the nearest pixel. Where a centre falls between two pixels,
+/// the rounding of repeated additions decides, as it does in Pillow.
 pub(super) fn nearest(from: usize, to: usize) -> impl Iterator<Item = usize> + Clone {
-    (0..to).map(move |i| ((2 * i + 1) * from / (2 * to)).min(from - 1))
+    let step = from as f64 / to as f64;
+    std::iter::successors(Some(0.5 * step), move |x| Some(x + step)).map(move |x| (x as usize).min(from - 1)).take(to)
 }
 
 /// Resizes interleaved 8-bit pixels of three channels from `from` (height, width) to `to`.
