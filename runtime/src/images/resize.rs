@@ -102,7 +102,8 @@ mod tests {
         }
     }
 
-    /// Values that Pillow 13.0 gives, for sizes at which it resizes rows first, for the picture `p[y][x][c] = (37 y^2 + 11 x y + 5 x + 83 c) mod 256`.
+    /// Values that Pillow 13.0 gives, for sizes at which it resizes rows first, for the picture
+    /// `p[y][x][c] = (37 y^2 + 11 x y + 5 x + 83 c) mod 256`.
     #[test]
     fn as_pillow() {
         let (h, w) = (9, 12);
