@@ -79,19 +79,8 @@ pub fn import(path: &Path, options: &ImportOptions) -> Result<Graph, ImportError
 /// # Errors
 /// As [`import()`].
 pub fn import_bytes(bytes: &[u8], options: &ImportOptions) -> Result<Graph, ImportErrors> {
-    let complete = "check that this is the right file, and complete";
-    if bytes.is_empty() {
-        return Err(file_error(Problem::Malformed("it is empty".into()), complete));
-    }
-    let model = ModelProto::decode(bytes).map_err(|e| file_error(Problem::Malformed(e.to_string()), complete))?;
-    match import::Importer::run(&model, options) {
-        (mut graph, errors) if errors.is_empty() => {
-            substitute::relu6(&mut graph, options.relu6);
-            substitute::max_pools(&mut graph, options.max_pools);
-            Ok(graph)
-        }
     match import::Importer::run(&decode(bytes)?, options) {
-        (graph, errors) if errors.is_empty() => Ok(graph),
+        (graph, errors) if errors.is_empty() => Ok(substituted(graph, options)),
         (_, errors) => Err(ImportErrors(errors)),
     }
 }
