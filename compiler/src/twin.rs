@@ -31,6 +31,16 @@ pub enum TwinError {
         /// Modulus width.
         modulus: u8,
     },
+    /// A block's sum beyond what the modulus holds: its sign would be decided wrongly.
+    #[error("a block of \"{node}\" sums up to {value} units, more than {modulus} bits hold")]
+    BlockSum {
+        /// Node.
+        node: String,
+        /// The sum.
+        value: i128,
+        /// Modulus width.
+        modulus: u8,
+    },
     /// An operator that quantized graphs do not have.
     #[error("node \"{0}\" does not belong to a quantized graph")]
     Unquantized(String),
@@ -120,7 +130,11 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
                 .flat_map(|c| c.iter().zip(&factors).map(|(v, f)| v.wrapping_mul(*f)))
                 .collect()
         }
-        Op::BlockRelu { blocks, .. } => block_relu(blocks, node.map().ok_or_else(unquantized)?.1, x),
+        Op::BlockRelu { blocks, .. } => {
+            let modulus = graph.node(graph.operand(id)).fixed.map_or(64, |f| f.modulus);
+            block_relu(blocks, node.map().ok_or_else(unquantized)?.1, x, modulus)
+                .map_err(|value| TwinError::BlockSum { node: node.name.clone(), value, modulus })?
+        }
         Op::Clip { low, high } => {
             let unit = node.fixed.ok_or_else(unquantized)?.unit();
             let units = |b: &Option<f64>| b.map(|b| (b / unit).round() as i64);
@@ -243,7 +257,9 @@ fn sum_pool(pool: &PoolShape, x: &[i64]) -> Vec<i64> {
     out
 }
 
-fn block_relu(blocks: &[Block], [h, w]: [usize; 2], x: &[i64]) -> Vec<i64> {
+/// The gated maps, or a block's sum that the modulus does not hold.
+fn block_relu(blocks: &[Block], [h, w]: [usize; 2], x: &[i64], modulus: u8) -> Result<Vec<i64>, i128> {
+    let half = 1i128 << (modulus - 1);
     let mut out = x.to_vec();
     for (block, map) in blocks.iter().zip(out.chunks_exact_mut(h * w)) {
         match *block {
@@ -254,6 +270,9 @@ fn block_relu(blocks: &[Block], [h, w]: [usize; 2], x: &[i64]) -> Vec<i64> {
                     for xo in (0..w).step_by(bw) {
                         let pixels = (y..(y + bh).min(h)).flat_map(|r| (xo..(xo + bw).min(w)).map(move |c| r * w + c));
                         let sum: i128 = pixels.clone().map(|p| i128::from(map[p])).sum();
+                        if !(-half..half).contains(&sum) {
+                            return Err(sum);
+                        }
                         if sum < 0 {
                             pixels.for_each(|p| map[p] = 0);
                         }
@@ -262,7 +281,7 @@ fn block_relu(blocks: &[Block], [h, w]: [usize; 2], x: &[i64]) -> Vec<i64> {
             }
         }
     }
-    out
+    Ok(out)
 }
 
 fn transpose(shape: &[usize], perm: &[usize], x: &[i64]) -> Vec<i64> {

@@ -15,7 +15,16 @@ use prost::Message;
 use crate::random::Numbers;
 
 /// Names of the networks that snapshots are made of.
-pub const TINY: &[&str] = &["tiny_plain", "tiny_residual", "tiny_pools", "tiny_nhwc", "tiny_grouped"];
+pub const TINY: &[&str] = &[
+    "tiny_plain",
+    "tiny_residual",
+    "tiny_pools",
+    "tiny_nhwc",
+    "tiny_grouped",
+    "tiny_segment",
+    "tiny_upsample",
+    "tiny_gates",
+];
 
 /// Folder of the bundled models and data.
 pub fn models_dir() -> PathBuf {

@@ -9,7 +9,7 @@ use bcc_compiler::passes::reveal::Reveal;
 use bcc_compiler::passes::{BlockChoice, PassError};
 use bcc_compiler::report::Report;
 use bcc_ir::geometry::{Block, Window};
-use bcc_ir::graph::{ClientStep, ConstData, Graph, NodeId, Op};
+use bcc_ir::graph::{ClientStep, ConstData, Graph, NodeId, Op, Sample};
 use bcc_ir::program::{Phase, Role, Type};
 use bcc_models::onnx::{Conv, Dim, GraphBuilder, Pool, attr};
 use bcc_runtime::session::LocalOptions;
@@ -363,6 +363,44 @@ fn a_softmax_keeps_the_class_and_its_shape() {
     }
 }
 
+/// An enlargement and the network's own argmax are done on shares: the classes are those of the argmax of
+/// opened logits, except where two logits are nearly the same.
+#[test]
+fn an_enlarged_map_is_classified_on_shares() {
+    let mut graph = Net::new(&[1, 3, 4, 5], 3).conv("a", 5, 3).relu("r").conv("logits", 7, 1).done();
+    let between =
+        |i: usize, n: usize| Sample { low: i / 2, high: (i / 2 + 1).min(n - 1), weight: 0.5 * (i % 2) as f64 };
+    let samples = |n: usize| (0..2 * n).map(|i| between(i, n)).collect::<Vec<_>>();
+    let nearest = (0..16).map(|i| Sample::at(i / 2)).collect();
+    graph.epilogue = vec![
+        ClientStep::Resample { axis: 2, samples: samples(4) },
+        ClientStep::Resample { axis: 3, samples: samples(5) },
+        ClientStep::Resample { axis: 2, samples: nearest },
+        ClientStep::Softmax { axis: 1 },
+        ClientStep::ArgMax { axis: 1, keepdims: false, select_last_index: false },
+        ClientStep::Transpose { perm: vec![0, 2, 1] },
+    ];
+    let (c, images) = with(&graph, |o| o.passes.reveal = Reveal::Argmax);
+    let opened: Vec<_> = c.lowered.program.messages.iter().filter(|m| m.reveal).collect();
+    assert_eq!(opened[0].parts, [Type::Ring { bits: 3, len: 160 }]);
+    let (out, _) = run_opened(&c, &images, LocalOptions::default()).unwrap();
+    let (mut same, mut all) = (0, 0);
+    for (out, image) in out.outputs.iter().zip(&images) {
+        let logits = Executor::new(&graph).run(image);
+        let (map, shape) = apply_epilogue(&graph.epilogue[..3], logits, &[1, 7, 4, 5]);
+        assert_eq!(shape, [1, 7, 16, 10]);
+        assert_eq!(out.value.shape, [1, 10, 16]);
+        for p in 0..160 {
+            let class = out.value.data[p % 10 * 16 + p / 10] as usize;
+            let best = (0..7).map(|c| map[c * 160 + p]).fold(f32::MIN, f32::max);
+            assert!(best - map[class * 160 + p] < 0.02, "pixel {p}: class {class}");
+            same += usize::from(best == map[class * 160 + p]);
+            all += 1;
+        }
+    }
+    assert!(same * 100 > all * 95, "{same} of {all}");
+}
+
 #[test]
 fn what_has_no_class_is_refused() {
     let refusal = |graph: Graph| {
@@ -380,5 +418,10 @@ fn what_has_no_class_is_refused() {
     let step = refusal(graph.clone());
     assert!(step.contains("behind the last secret layer \"logits\"") && step.contains("Softmax"), "{step}");
     graph.epilogue = vec![ClientStep::Reshape { shape: vec![1, 64] }];
-    assert!(refusal(graph).contains("Reshape"));
+    assert!(refusal(graph.clone()).contains("Reshape"));
+    graph.epilogue = vec![ClientStep::ArgMax { axis: 1, keepdims: true, select_last_index: true }];
+    assert!(refusal(graph.clone()).contains("ArgMax"));
+    let probabilities = ClientStep::Resample { axis: 2, samples: vec![Sample::at(0); 8] };
+    graph.epilogue = vec![ClientStep::Softmax { axis: 1 }, probabilities];
+    assert!(refusal(graph).contains("Resample"));
 }

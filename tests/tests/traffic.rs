@@ -226,9 +226,8 @@ fn check_control(name: &str, to: Role, control: Control, payload: &[u8]) {
     let size = match control {
         Control::Hello => 120,
         Control::Confirm => 32,
-        Control::Ready | Control::Done => 0,
+        Control::Ready | Control::Done | Control::Alive => 0,
         Control::Goodbye => 72,
-        Control::Waiting => 1,
         Control::Material | Control::Abort => panic!("{name}: {control:?} to the {to} in a session without trouble"),
     };
     assert_eq!(payload.len(), size, "{name}: {control:?} to the {to}");

@@ -18,7 +18,7 @@
 use bcc_ir::geometry::{Block, Window};
 use bcc_ir::graph::{Op, map_of};
 
-use super::arithmetic::along_one_axis;
+use super::arithmetic::{Spread, spread};
 use super::call::{Call, Traced, Value};
 use super::error::{Outcome, Problem, fault, mismatch};
 use super::linear::affine;
@@ -164,11 +164,14 @@ fn prelu(call: &mut Call) -> Outcome<Traced> {
     if slope.shape == [n] && x.shape.len() == 4 && x.shape[3] != n {
         return leaking(call, &x, &slope.floats()?, "");
     }
-    let (axis, values) = along_one_axis(&slope, &x.shape)?;
-    match axis {
-        None => leaking(call, &x, &vec![values[0]; n], ""),
-        Some(1) => leaking(call, &x, &values, ""),
-        Some(axis) => {
+    match spread(&slope, &x.shape)? {
+        Spread::Same(value) => leaking(call, &x, &vec![value; n], ""),
+        Spread::Along(1, values) => leaking(call, &x, &values, ""),
+        Spread::Each(_) => Err(fault(
+            Problem::Mismatch(format!("slope `{}` of shape {:?} varies within a channel", slope.name, slope.shape)),
+            "use a scalar or one value per channel",
+        )),
+        Spread::Along(axis, values) => {
             let mut perm: Vec<usize> = (0..x.shape.len()).collect();
             perm.swap(1, axis);
             let turned = call.emit_as("/turn", Op::Transpose { perm: perm.clone() }, &x)?;

@@ -111,7 +111,6 @@ fn shifted(
     constant_first: bool,
     suffix: &str,
 ) -> Outcome<Traced> {
-    let (axis, values) = along_one_axis(c, &x.shape)?;
     let line = |v: f32| -> Outcome<(f64, f64)> {
         let v = f64::from(v);
         Ok(match (operator, constant_first) {
@@ -129,27 +128,37 @@ fn shifted(
             }
         })
     };
-    let lines = values.into_iter().map(line).collect::<Outcome<Vec<_>>>()?;
+    let split = |values: Vec<f32>| -> Outcome<(Vec<f32>, Vec<f32>)> {
+        let lines = values.into_iter().map(line).collect::<Outcome<Vec<_>>>()?;
+        Ok(lines.iter().map(|l| (l.0 as f32, l.1 as f32)).unzip())
+    };
     let rank = x.shape.len();
-    if lines.len() == x.shape.iter().product::<usize>() && axis.is_none() && lines.len() > 1 {
-        // A factor per element: every element is a channel.
-        let (scale, shift) = lines.iter().map(|l| (l.0 as f32, l.1 as f32)).unzip();
-        let flat = call.emit_as(&format!("{suffix}/flat"), Op::Reshape { shape: vec![1, lines.len()] }, x)?;
-        let mapped = affine(call, &flat, scale, shift, &format!("{suffix}/each"))?;
-        return call.emit_as(suffix, Op::Reshape { shape: x.shape.clone() }, &mapped);
-    }
-    if !matches!(rank, 2 | 4) || x.shape[0] != 1 {
-        return Err(mismatch(format!(
+    let per_axis = || match matches!(rank, 2 | 4) && x.shape[0] == 1 {
+        true => Ok(()),
+        false => Err(mismatch(format!(
             "{operator} with a constant on shape {:?}: it must be [1, c] or [1, c, h, w]",
             x.shape
-        )));
-    }
-    let axis = axis.unwrap_or(1);
-    let n = x.shape[axis];
-    let of = |pick: fn(&(f64, f64)) -> f64| -> Vec<f32> {
-        (0..n).map(|i| pick(&lines[if lines.len() == 1 { 0 } else { i }]) as f32).collect()
+        ))),
     };
-    let (scale, shift) = (of(|l| l.0), of(|l| l.1));
+    let (axis, values) = match spread(c, &x.shape)? {
+        Spread::Same(value) => {
+            per_axis()?;
+            (1, vec![value; x.shape[1]])
+        }
+        Spread::Along(axis, values) => {
+            per_axis()?;
+            (axis, values)
+        }
+        Spread::Each(values) => {
+            // Every element is a channel.
+            let shape = vec![1, values.len()];
+            let (scale, shift) = split(values)?;
+            let flat = call.emit_as(&format!("{suffix}/flat"), Op::Reshape { shape }, x)?;
+            let mapped = affine(call, &flat, scale, shift, &format!("{suffix}/each"))?;
+            return call.emit_as(suffix, Op::Reshape { shape: x.shape.clone() }, &mapped);
+        }
+    };
+    let (scale, shift) = split(values)?;
     if axis == 1 {
         return affine(call, x, scale, shift, suffix);
     }
@@ -160,9 +169,18 @@ fn shifted(
     call.emit_as(&format!("{suffix}/back"), Op::Transpose { perm }, &mapped)
 }
 
-/// The one axis of `shape` along which a constant varies, with its values there; no axis and one
-/// value where it is the same everywhere, no axis and all values where it varies along several.
-pub(super) fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<usize>, Vec<f32>)> {
+/// How a constant varies over a tensor that it is broadcast to.
+pub(super) enum Spread {
+    /// The same value everywhere.
+    Same(f32),
+    /// Along one axis: its values there.
+    Along(usize, Vec<f32>),
+    /// Along several axes: one value per element, row-major.
+    Each(Vec<f32>),
+}
+
+/// How a constant varies over a tensor of a shape.
+pub(super) fn spread(c: &Literal, shape: &[usize]) -> Outcome<Spread> {
     let values = c.floats()?;
     let skip = c.shape.len().saturating_sub(shape.len());
     let fits = c.shape[..skip].is_empty()
@@ -175,7 +193,7 @@ pub(super) fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<us
         ));
     }
     if values.iter().all(|v| *v == values[0]) {
-        return Ok((None, vec![values[0]]));
+        return Ok(Spread::Same(values[0]));
     }
     let steps = broadcast_steps(&c.shape, shape);
     let mut varying = Vec::new();
@@ -191,11 +209,11 @@ pub(super) fn along_one_axis(c: &Literal, shape: &[usize]) -> Outcome<(Option<us
         }
     }
     match varying.as_slice() {
-        [(axis, step)] => Ok((Some(*axis), (0..shape[*axis]).map(|i| values[i * step]).collect())),
+        [(axis, step)] => Ok(Spread::Along(*axis, (0..shape[*axis]).map(|i| values[i * step]).collect())),
         _ => {
             let mut all = Vec::with_capacity(shape.iter().product());
             for_each_index(shape, |at| all.push(values[at.iter().zip(&steps).map(|(i, s)| i * s).sum::<usize>()]));
-            Ok((None, all))
+            Ok(Spread::Each(all))
         }
     }
 }

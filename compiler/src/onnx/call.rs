@@ -94,9 +94,10 @@ impl Call<'_, '_> {
         let t = self.traced(index, what)?;
         match t.client {
             None => Ok(t),
-            Some((source, _)) => {
-                Err(fault(Problem::BehindClient(source), "remove it, or let the network end there (`--output NAME`)"))
-            }
+            Some((source, _)) => Err(fault(
+                Problem::BehindClient(source),
+                "remove it, or let the network end there (`--output-name NAME`)",
+            )),
         }
     }
 

@@ -119,7 +119,7 @@ impl<'m> Importer<'m> {
             (None, [one]) => Some(one),
             (None, several) => {
                 let names = several.iter().map(|s| (*s).to_string()).collect();
-                let remedy = "choose the one to compile (ImportOptions::output, `--output NAME`)";
+                let remedy = "choose the one to compile (ImportOptions::output, `--output-name NAME`)";
                 self.report(Site::File, Problem::Outputs(names), remedy);
                 None
             }

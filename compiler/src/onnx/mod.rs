@@ -26,8 +26,8 @@ mod pieces;
 mod pool;
 mod reshape;
 mod resize;
-mod tail;
 mod substitute;
+mod tail;
 
 use std::path::Path;
 

@@ -28,10 +28,10 @@ fn advice(operator: &str) -> Option<(&'static str, bool)> {
         | "GroupNormalization"
         | "LpNormalization"
         | "MeanVarianceNormalization" => ("retrain the network with BatchNormalization in its place", true),
-        "LogSoftmax" => ("let the network end in Softmax, or in the logits before it (`--output NAME`)", true),
+        "LogSoftmax" => ("let the network end in Softmax, or in the logits before it (`--output-name NAME`)", true),
         "ConvTranspose" => ("use a network without transposed convolutions", false),
         "ArgMin" | "TopK" => {
-            ("let the network end in its logits (`--output NAME`) and pick the class from them", false)
+            ("let the network end in its logits (`--output-name NAME`) and pick the class from them", false)
         }
         "If" | "Loop" | "Scan" => {
             ("export the model for inference with fixed shapes (onnxsim removes such nodes)", false)

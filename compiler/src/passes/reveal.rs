@@ -3,13 +3,14 @@
 //! [`Reveal::Argmax`] lets the client learn the class alone, for every pixel of a map: the output is
 //! tagged with the channels ([`Op::Tag`]), and the largest tagged value wins in a tournament of
 //! `c - 1` comparisons and `ceil(log2 c)` levels. Of equal values the first channel wins, as in
-//! ONNX. A softmax over the classes falls away, as it keeps their order. Quantization lets only the
-//! winner's low bits out.
+//! ONNX. A softmax over the classes falls away, as it keeps their order; an argmax of the network is
+//! this one; enlargements before it, which the client would do, are done on shares. Quantization lets
+//! only the winner's low bits out.
 
 use std::fmt;
 use std::str::FromStr;
 
-use bcc_ir::graph::{ClientStep, Graph, NodeId, Op, ShapeError, map_of};
+use bcc_ir::graph::{ClientStep, Graph, NodeId, Op, Sample, ShapeError, map_of};
 use thiserror::Error;
 
 use super::maximum::{Failure, Maximum};
@@ -96,18 +97,32 @@ pub fn run(graph: &mut Graph, reveal: Reveal) -> Result<(), RevealError> {
     let Some((classes, _)) = map_of(&shape).filter(|(c, _)| *c > 1) else {
         return Err(RevealError::Classes { node: name, shape });
     };
-    let mut end = shape.clone();
-    for step in &graph.epilogue {
+    let steps = std::mem::take(&mut graph.epilogue);
+    let refused = |step: &ClientStep| RevealError::Step { node: name.clone(), step: format!("{step:?}") };
+    let unfit = |source| RevealError::Shape { node: name.clone(), source };
+    let (mut logits, mut end, mut soft) = (output, shape.clone(), false);
+    let mut rest = steps.iter();
+    let mut keep = true;
+    for step in rest.by_ref() {
         match step {
             // A softmax over the classes keeps their order.
-            ClientStep::Softmax { axis: 1 } => {}
+            ClientStep::Softmax { axis: 1 } => soft = true,
             // So does another shape of the map.
             ClientStep::Reshape { shape } if shape.starts_with(&end[..2]) => end.clone_from(shape),
-            other => return Err(RevealError::Step { node: name, step: format!("{other:?}") }),
+            // Another size does not: it comes before the comparisons, on shares.
+            ClientStep::Resample { axis: axis @ 2.., samples } if !soft && end == graph.node(logits).shape => {
+                logits = resampled(graph, logits, *axis, samples).map_err(unfit)?;
+                end.clone_from(&graph.node(logits).shape);
+            }
+            ClientStep::ArgMax { axis: 1, keepdims, select_last_index: false } => {
+                keep = *keepdims;
+                break;
+            }
+            other => return Err(refused(other)),
         }
     }
     let bits = classes.next_power_of_two().ilog2() as u8;
-    let winner = tournament(graph, output, bits).map_err(|failure| match failure {
+    let winner = tournament(graph, logits, bits).map_err(|failure| match failure {
         Failure::Shape(source) => RevealError::Shape { node: name.clone(), source },
         // There are channels.
         Failure::EmptyWindow => RevealError::Classes { node: name.clone(), shape: shape.clone() },
@@ -115,10 +130,25 @@ pub fn run(graph: &mut Graph, reveal: Reveal) -> Result<(), RevealError> {
     graph.set_output(winner);
     graph.epilogue = vec![ClientStep::Class { bits }];
     end[1] = 1;
+    if !keep {
+        end.remove(1);
+    }
     if end != graph.node(winner).shape {
         graph.epilogue.push(ClientStep::Reshape { shape: end });
     }
+    // What follows an argmax works on the classes.
+    graph.epilogue.extend(rest.cloned());
     Ok(())
+}
+
+fn resampled(graph: &mut Graph, id: NodeId, axis: usize, samples: &[Sample]) -> Result<NodeId, ShapeError> {
+    let name = format!("{}/resize", graph.node(id).name);
+    let op = match samples.iter().all(|s| s.weight == 0.0) {
+        true => Op::Gather { axis, indices: samples.iter().map(|s| s.low).collect() },
+        false => Op::Resample { axis, samples: samples.to_vec(), bits: 0 },
+    };
+    let origin = graph.node(id).origin.clone();
+    graph.add(&name, origin, op, &[id])
 }
 
 fn tournament(graph: &mut Graph, output: NodeId, bits: u8) -> Result<NodeId, Failure> {

@@ -427,9 +427,8 @@ impl<'a> Planner<'a> {
 
     /// Mean squared difference of an output element, from the outputs of all images.
     fn error<V: AsRef<[f32]>>(&self, outputs: impl IndexedParallelIterator<Item = V>) -> f64 {
-        let one = |(y, r): (V, &Vec<f32>)| -> f64 {
-            y.as_ref().iter().zip(r).map(|(a, b)| f64::from(a - b).powi(2)).sum()
-        };
+        let one =
+            |(y, r): (V, &Vec<f32>)| -> f64 { y.as_ref().iter().zip(r).map(|(a, b)| f64::from(a - b).powi(2)).sum() };
         let each: Vec<f64> = outputs.zip(&self.references).map(one).collect();
         let elements: usize = self.references.iter().map(Vec::len).sum();
         each.iter().sum::<f64>() / elements as f64

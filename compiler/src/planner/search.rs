@@ -237,6 +237,12 @@ impl Planner<'_> {
         if counts_only && !pricer.is_tight() {
             // Sign decisions are what the solver counts.
             let limits: Vec<(Budget, u64)> = budgets.iter().map(|b| (*b, limit(b, &self.targets))).collect();
+            for (b, most) in &limits {
+                let least = self.least(pricer, b);
+                if *most < least {
+                    return Err(self.infeasible(pricer, b, least));
+                }
+            }
             let solution = self.choose(pricer, losses, &limits)?;
             return Ok(Within { blocks: self.blocks(&solution), costs: None, solution });
         }

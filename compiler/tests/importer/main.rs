@@ -7,6 +7,6 @@ mod models;
 mod operators;
 mod passes;
 mod refusals;
-mod structure;
 mod robust;
+mod structure;
 mod writer;

@@ -187,7 +187,7 @@ fn outputs() {
     let mut second = m.graph().output[0].clone();
     second.name = "a".into();
     m.graph().output.push(second);
-    says(&m.refusal(), &["has 2 outputs: b, a", "--output NAME"]);
+    says(&m.refusal(), &["has 2 outputs: b, a", "--output-name NAME"]);
     let chosen = |name: &str| ImportOptions { output: Some(name.into()), ..Default::default() };
     let bytes = m.bytes();
     assert_eq!(import_bytes(&bytes, &chosen("a")).unwrap().len(), 2);

@@ -55,8 +55,8 @@ pub enum Control {
     Goodbye,
     /// The sender stops, with its reason.
     Abort,
-    /// To the third party: the sender has waited long for the party of that index.
-    Waiting,
+    /// The sender is alive and computes, or waits.
+    Alive,
 }
 
 impl Control {
@@ -68,7 +68,7 @@ impl Control {
         Control::Done,
         Control::Goodbye,
         Control::Abort,
-        Control::Waiting,
+        Control::Alive,
     ];
 
     /// The control frame of that index.
@@ -87,7 +87,7 @@ impl fmt::Display for Control {
             Control::Done => "the end of an inference",
             Control::Goodbye => "its goodbye",
             Control::Abort => "its reason to stop",
-            Control::Waiting => "word of whom it waits for",
+            Control::Alive => "a sign of life",
         })
     }
 }
@@ -99,6 +99,9 @@ pub fn new_frame(bytes: usize) -> Vec<u8> {
     frame.resize(Header::BYTES, 0);
     frame
 }
+
+/// The header of a sign of life, which is all of it.
+pub const ALIVE: Header = Header { index: Control::Alive as u32, depth: 0, len: 0 };
 
 /// A control frame.
 pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {

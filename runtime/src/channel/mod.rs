@@ -5,7 +5,7 @@ mod memory;
 mod tcp;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bcc_ir::program::{Message, Phase, Role};
 use thiserror::Error;
@@ -64,6 +64,10 @@ pub trait Link: Send {
     /// The bytes behind the header that was read last. Called with the announced length after
     /// the caller has checked it.
     fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError>;
+
+    /// From now on, where nothing else is sent, frames [`frame::ALIVE`] tell the peer that this party has not
+    /// gone. To be called after the handshake.
+    fn keep_alive(&mut self) {}
 
     /// Waits until everything is written, then tells the peer that no more comes.
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError>;
@@ -234,9 +238,10 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Links by role of the peer; `timeout` is the longest wait for the start or the next bytes of
-    /// a frame.
-    pub fn new(me: Role, links: [Option<Box<dyn Link>>; 3], timeout: Duration, hooks: Hooks) -> Self {
+    /// Links by role of the peer; `timeout` is the longest silence that is waited through, be it before a
+    /// frame or within. A peer that computes is not silent ([`Link::keep_alive`]).
+    pub fn new(me: Role, mut links: [Option<Box<dyn Link>>; 3], timeout: Duration, hooks: Hooks) -> Self {
+        links.iter_mut().flatten().for_each(|link| link.keep_alive());
         Channels {
             me,
             links,
@@ -368,30 +373,14 @@ impl Channels {
         Ok(payload)
     }
 
-    /// The header of the peer's next frame that is no [`Control::Waiting`]. After half of the longest wait
-    /// the third party hears whom this party waits for, so that it can name the one that hangs.
+    /// The header of the peer's next frame that is no sign of life; each of those renews the wait. So it is
+    /// the party that hangs that is given up, by the one that waits for it, and named to the third.
     fn header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
-        let (deadline, patience) = (Instant::now() + self.timeout, self.timeout / 2);
-        if self.link(peer, waiting)?.peek(patience).is_ok_and(|h| h.is_none()) {
-            let notice = frame::control(Control::Waiting, &[peer.index() as u8]);
-            for third in Role::ALL.into_iter().filter(|r| *r != peer) {
-                // A peer that has gone is not the one waited for.
-                let _ = self.links[third.index()].as_mut().map(|link| link.send(notice.clone()));
-            }
-        }
-        let mut behind = None;
+        let timeout = self.timeout;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            let bytes = match (self.link(peer, waiting)?.header(left), behind) {
-                (Err(LinkError::Timeout), Some(other)) => {
-                    let waiting = format!("{waiting}; the {peer} itself waits for the {other}");
-                    return Err(self.fault(peer, waiting, LinkError::Timeout));
-                }
-                (bytes, _) => bytes.map_err(|e| self.fault(peer, waiting.into(), e))?,
-            };
-            let header = Header::parse(bytes);
-            if header.index == Control::Waiting as u32 {
-                behind = self.notice(peer, header)?;
+            let bytes = self.link(peer, waiting)?.header(timeout);
+            let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
+            if header == frame::ALIVE {
                 continue;
             }
             if header.index == Control::Abort as u32 {
@@ -402,16 +391,6 @@ impl Channels {
             }
             return Ok(header);
         }
-    }
-
-    /// Whom the sender of a [`Control::Waiting`] waits for.
-    fn notice(&mut self, peer: Role, header: Header) -> Result<Option<Role>, ChannelError> {
-        let waiting = Control::Waiting.to_string();
-        if header.len != 1 {
-            return Err(ChannelError::Length { peer, me: self.me, waiting, got: header.len, want: 1 });
-        }
-        let payload = self.payload(peer, 1, &waiting)?;
-        Ok(Role::ALL.into_iter().find(|r| payload.bytes() == [r.index() as u8]))
     }
 
     fn payload(&mut self, peer: Role, len: usize, waiting: &str) -> Result<Payload, ChannelError> {
@@ -445,14 +424,13 @@ impl Channels {
     pub fn next_index(&mut self, peer: Role, wait: Duration) -> Result<Option<u32>, ChannelError> {
         let waiting = "waiting for its next word";
         let header = self.link(peer, waiting)?.peek(wait).map_err(|e| self.fault(peer, waiting.into(), e))?;
-        let index = header.map(|h| Header::parse(h).index);
-        if index != Some(Control::Waiting as u32) {
-            return Ok(index);
+        let header = header.map(Header::parse);
+        if header == Some(frame::ALIVE) {
+            let timeout = self.timeout;
+            let read = self.link(peer, waiting)?.header(timeout);
+            return read.map(|_| None).map_err(|e| self.fault(peer, waiting.into(), e));
         }
-        let timeout = self.timeout;
-        let bytes = self.link(peer, waiting)?.header(timeout);
-        let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
-        self.notice(peer, header).map(|_| None)
+        Ok(header.map(|h| h.index))
     }
 
     /// Tells all peers why this party stops, as far as they still listen, and closes the links.

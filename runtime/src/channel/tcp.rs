@@ -7,12 +7,17 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::frame::ALIVE;
 use super::{Header, Link, LinkError, Payload};
 
+/// How often a link that is kept alive shows it, where nothing else is sent.
+const BEAT: Duration = Duration::from_millis(200);
 /// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
 const SLOWEST: u64 = 1024;
 
@@ -21,6 +26,7 @@ pub struct TcpLink {
     stream: TcpStream,
     queue: Option<Sender<Vec<u8>>>,
     written: Receiver<Result<(), std::io::Error>>,
+    alive: Arc<AtomicBool>,
 }
 
 /// Connects, trying again until `timeout` has passed: the other party may start later.
@@ -78,13 +84,26 @@ impl TcpLink {
         let mut writer = stream.try_clone()?;
         let (queue, frames) = channel::<Vec<u8>>();
         let (done, written) = channel();
+        let alive = Arc::new(AtomicBool::new(false));
+        let beats = alive.clone();
         thread::Builder::new().name("bcr-writer".into()).spawn(move || {
-            let result = frames.iter().try_for_each(|frame| writer.write_all(&frame));
-            let result = result.and_then(|()| writer.shutdown(Shutdown::Write));
+            let mut write = || {
+                loop {
+                    match frames.recv_timeout(BEAT) {
+                        Ok(frame) => writer.write_all(&frame)?,
+                        Err(RecvTimeoutError::Timeout) if beats.load(Ordering::Relaxed) => {
+                            writer.write_all(&ALIVE.bytes())?;
+                        }
+                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Disconnected) => return writer.shutdown(Shutdown::Write),
+                    }
+                }
+            };
+            let result = write();
             // Nobody listens any more if the link was dropped.
             let _ = done.send(result);
         })?;
-        Ok(TcpLink { stream, queue: Some(queue), written })
+        Ok(TcpLink { stream, queue: Some(queue), written, alive })
     }
 
     /// Fills `into`; `timeout` limits the wait for the next bytes, and, with [`SLOWEST`], for all.
@@ -153,6 +172,10 @@ impl Link for TcpLink {
             Err(LinkError::Closed) => Err(LinkError::Truncated { got: 0, want: len }),
             other => other.map(|()| Payload { bytes, start: 0 }),
         }
+    }
+
+    fn keep_alive(&mut self) {
+        self.alive.store(true, Ordering::Relaxed);
     }
 
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError> {

@@ -37,7 +37,7 @@ pub enum Command {
 pub struct Common {
     /// Directory with program.bcc (and, for the server, weights.bcc).
     pub dir: PathBuf,
-    /// Seconds to wait for a peer.
+    /// Seconds of silence after which a peer is given up; one that computes is not silent.
     #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
     pub timeout: f64,
     /// Directory that keeps the model's setup between sessions.
