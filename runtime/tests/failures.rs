@@ -253,6 +253,29 @@ fn a_busy_party_is_waited_for() {
     busy.join().unwrap();
 }
 
+/// Whoever waits in vain for a party that itself waits learns whom that one waits for, whichever of the
+/// two gives up first.
+#[test]
+fn a_chain_of_waiting_parties_names_its_end() {
+    let pair = || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = connect(&listener.local_addr().unwrap().to_string(), LIMIT).unwrap();
+        (Box::new(accept(&listener, None, LIMIT).unwrap()), Box::new(there))
+    };
+    let ((to_server, server), (to_client, _hanging)) = (pair(), pair());
+    let tenths = |s: u64| Duration::from_millis(s * 100);
+    let mut dealer =
+        Channels::new(Role::Dealer, [Some(to_client), Some(to_server), None], tenths(15), Hooks::default());
+    let mut server = Channels::new(Role::Server, [None, None, Some(server)], tenths(10), Hooks::default());
+    let dealer =
+        thread::spawn(move || dealer.receive_control(Role::Client, Control::Done, 0).err().unwrap().to_string());
+    let error = server.receive_control(Role::Dealer, Control::Ready, 0).err().unwrap().to_string();
+    assert!(error.contains("no message from the dealer for 1 s"), "{error}");
+    assert!(error.contains("the dealer itself waits for the client"), "{error}");
+    let error = dealer.join().unwrap();
+    assert!(error.contains("no message from the client for 1.5 s"), "{error}");
+}
+
 #[cfg(target_os = "linux")]
 mod children {
     use super::*;

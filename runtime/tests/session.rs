@@ -206,13 +206,13 @@ fn on(phase: Phase, from: Role) -> impl Fn(&FrameInfo) -> bool {
 fn lost_message_times_out_and_names_whom_we_wait_for() {
     // Two may wait at the same time: for the lost message, and for what would follow it.
     for (phase, from, messages) in [
-        (Phase::Offline, Role::Dealer, ["the dealer for 0.4 s (waiting for 'c1', offline)"; 2]),
+        (Phase::Offline, Role::Dealer, ["the dealer for 0.4 s (waiting for 'c1', offline"; 2]),
         (
             Phase::Online,
             Role::Server,
             [
-                "the server for 0.4 s (waiting for 's - a', online)",
-                "the client for 0.4 s (waiting for 'level 1 C', online)",
+                "the server for 0.4 s (waiting for 's - a', online",
+                "the client for 0.4 s (waiting for 'level 1 C', online",
             ],
         ),
     ] {

@@ -15,16 +15,15 @@ pub(super) fn inline(model: &mut ModelProto, directory: &Path) -> Vec<ImportErro
     let constants = graph.node.iter_mut().flat_map(|n| n.attribute.iter_mut().filter_map(|a| a.t.as_mut()));
     let external = |t: &&mut TensorProto| t.data_location == Some(DataLocation::External as i32);
     let tensors = graph.initializer.iter_mut().chain(constants).filter(external);
-    tensors.filter_map(|tensor| read(tensor, directory).err()).collect()
+    tensors.filter_map(|tensor| read(tensor, directory).err().map(|e| *e)).collect()
 }
 
-fn read(tensor: &mut TensorProto, directory: &Path) -> Result<(), ImportError> {
+fn read(tensor: &mut TensorProto, directory: &Path) -> Result<(), Box<ImportError>> {
     let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let location = entry("location").unwrap_or_default();
-    let failed = |reason: String, remedy: &str| ImportError {
-        site: Site::File,
-        problem: Problem::ExternalFile { tensor: tensor.name.clone(), file: location.into(), reason },
-        remedy: remedy.into(),
+    let failed = |reason: String, remedy: &str| {
+        let problem = Problem::ExternalFile { tensor: tensor.name.clone(), file: location.into(), reason };
+        Box::new(ImportError { site: Site::File, problem, remedy: remedy.into() })
     };
     let one = "save the model as one file (onnx.save with save_as_external_data=False)";
     // A model must not make this read files elsewhere.

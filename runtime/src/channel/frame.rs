@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use bcc_ir::program::Role;
+
 /// Longest reason of an abort.
 pub const ABORT_LIMIT: usize = 1024;
 
@@ -55,7 +57,7 @@ pub enum Control {
     Goodbye,
     /// The sender stops, with its reason.
     Abort,
-    /// The sender is alive and computes, or waits.
+    /// The sender is alive and computes, or waits for a party: [`alive`].
     Alive,
 }
 
@@ -100,8 +102,16 @@ pub fn new_frame(bytes: usize) -> Vec<u8> {
     frame
 }
 
-/// The header of a sign of life, which is all of it.
-pub const ALIVE: Header = Header { index: Control::Alive as u32, depth: 0, len: 0 };
+/// A sign of life, which is a header alone: whom the sender waits for, if it does not compute, stands in the
+/// place of the round.
+pub fn alive(waits_for: Option<Role>) -> Header {
+    Header { index: Control::Alive as u32, depth: waits_for.map_or(0, |r| r.index() as u32 + 1), len: 0 }
+}
+
+/// Reads a sign of life: whom its sender waits for. `None` for other headers.
+pub fn parse_alive(header: Header) -> Option<Option<Role>> {
+    [None, Some(Role::Client), Some(Role::Server), Some(Role::Dealer)].into_iter().find(|w| alive(*w) == header)
+}
 
 /// A control frame.
 pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {

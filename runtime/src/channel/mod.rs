@@ -5,7 +5,7 @@ mod memory;
 mod tcp;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bcc_ir::program::{Message, Phase, Role};
 use thiserror::Error;
@@ -65,9 +65,11 @@ pub trait Link: Send {
     /// the caller has checked it.
     fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError>;
 
-    /// From now on, where nothing else is sent, frames [`frame::ALIVE`] tell the peer that this party has not
-    /// gone. To be called after the handshake.
-    fn keep_alive(&mut self) {}
+    /// From now on, where nothing else is sent, frames [`frame::alive`] tell the peer that this party has not
+    /// gone, and whom it waits for. To be called after the handshake.
+    fn keep_alive(&mut self, waits_for: Option<Role>) {
+        let _ = waits_for;
+    }
 
     /// Waits until everything is written, then tells the peer that no more comes.
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError>;
@@ -241,7 +243,7 @@ impl Channels {
     /// Links by role of the peer; `timeout` is the longest silence that is waited through, be it before a
     /// frame or within. A peer that computes is not silent ([`Link::keep_alive`]).
     pub fn new(me: Role, mut links: [Option<Box<dyn Link>>; 3], timeout: Duration, hooks: Hooks) -> Self {
-        links.iter_mut().flatten().for_each(|link| link.keep_alive());
+        links.iter_mut().flatten().for_each(|link| link.keep_alive(None));
         Channels {
             me,
             links,
@@ -373,24 +375,47 @@ impl Channels {
         Ok(payload)
     }
 
-    /// The header of the peer's next frame that is no sign of life; each of those renews the wait. So it is
-    /// the party that hangs that is given up, by the one that waits for it, and named to the third.
+    /// The header of the peer's next frame that is no sign of life. A peer that computes renews the wait. One
+    /// that waits itself does not, but says for whom, so that whoever gives up first names the party that hangs.
     fn header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
-        let timeout = self.timeout;
-        loop {
-            let bytes = self.link(peer, waiting)?.header(timeout);
-            let header = Header::parse(bytes.map_err(|e| self.fault(peer, waiting.into(), e))?);
-            if header == frame::ALIVE {
-                continue;
-            }
-            if header.index == Control::Abort as u32 {
-                let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
-                let payload = self.payload(peer, len, waiting)?;
-                let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
-                return Err(ChannelError::Aborted { peer, reason });
-            }
-            return Ok(header);
+        self.show_waiting(Some(peer));
+        let header = self.next_header(peer, waiting);
+        self.show_waiting(None);
+        let header = header?;
+        if header.index == Control::Abort as u32 {
+            let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
+            let payload = self.payload(peer, len, waiting)?;
+            let reason = String::from_utf8_lossy(payload.bytes()).into_owned();
+            return Err(ChannelError::Aborted { peer, reason });
         }
+        Ok(header)
+    }
+
+    fn next_header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
+        let (timeout, me) = (self.timeout, self.me);
+        let mut deadline = Instant::now() + timeout;
+        let mut behind = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            let header = match (self.link(peer, waiting)?.header(left), behind) {
+                (Ok(bytes), _) => Header::parse(bytes),
+                (Err(LinkError::Timeout), Some(other)) if other != me => {
+                    let waiting = format!("{waiting}; the {peer} itself waits for the {other}");
+                    return Err(self.fault(peer, waiting, LinkError::Timeout));
+                }
+                (Err(e), _) => return Err(self.fault(peer, waiting.into(), e)),
+            };
+            match frame::parse_alive(header) {
+                Some(None) => (deadline, behind) = (Instant::now() + timeout, None),
+                Some(other) => behind = other,
+                None => return Ok(header),
+            }
+        }
+    }
+
+    /// Lets the peers know whom this party waits for, or that it computes.
+    pub fn show_waiting(&mut self, for_whom: Option<Role>) {
+        self.links.iter_mut().flatten().for_each(|link| link.keep_alive(for_whom));
     }
 
     fn payload(&mut self, peer: Role, len: usize, waiting: &str) -> Result<Payload, ChannelError> {
@@ -420,12 +445,13 @@ impl Channels {
     }
 
     /// Index of the frame that a peer has sent next, if one arrives within `wait`; it stays there to be
-    /// received.
+    /// received. Peers are left to know that this party waits, as one look is rarely the last.
     pub fn next_index(&mut self, peer: Role, wait: Duration) -> Result<Option<u32>, ChannelError> {
         let waiting = "waiting for its next word";
+        self.show_waiting(Some(peer));
         let header = self.link(peer, waiting)?.peek(wait).map_err(|e| self.fault(peer, waiting.into(), e))?;
         let header = header.map(Header::parse);
-        if header == Some(frame::ALIVE) {
+        if header.is_some_and(|h| frame::parse_alive(h).is_some()) {
             let timeout = self.timeout;
             let read = self.link(peer, waiting)?.header(timeout);
             return read.map(|_| None).map_err(|e| self.fault(peer, waiting.into(), e));

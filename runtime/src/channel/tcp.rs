@@ -8,16 +8,20 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::frame::ALIVE;
+use bcc_ir::program::Role;
+
+use super::frame::alive;
 use super::{Header, Link, LinkError, Payload};
 
 /// How often a link that is kept alive shows it, where nothing else is sent.
 const BEAT: Duration = Duration::from_millis(200);
+/// Before the handshake is over.
+const SILENT: u32 = u32::MAX;
 /// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
 const SLOWEST: u64 = 1024;
 
@@ -26,7 +30,8 @@ pub struct TcpLink {
     stream: TcpStream,
     queue: Option<Sender<Vec<u8>>>,
     written: Receiver<Result<(), std::io::Error>>,
-    alive: Arc<AtomicBool>,
+    /// The `depth` of the frames that show this party alive; none are sent while it is [`SILENT`].
+    alive: Arc<AtomicU32>,
 }
 
 /// Connects, trying again until `timeout` has passed: the other party may start later.
@@ -84,17 +89,17 @@ impl TcpLink {
         let mut writer = stream.try_clone()?;
         let (queue, frames) = channel::<Vec<u8>>();
         let (done, written) = channel();
-        let alive = Arc::new(AtomicBool::new(false));
-        let beats = alive.clone();
+        let state = Arc::new(AtomicU32::new(SILENT));
+        let beats = state.clone();
         thread::Builder::new().name("bcr-writer".into()).spawn(move || {
             let mut write = || {
                 loop {
                     match frames.recv_timeout(BEAT) {
                         Ok(frame) => writer.write_all(&frame)?,
-                        Err(RecvTimeoutError::Timeout) if beats.load(Ordering::Relaxed) => {
-                            writer.write_all(&ALIVE.bytes())?;
-                        }
-                        Err(RecvTimeoutError::Timeout) => {}
+                        Err(RecvTimeoutError::Timeout) => match beats.load(Ordering::Relaxed) {
+                            SILENT => {}
+                            depth => writer.write_all(&Header { depth, ..alive(None) }.bytes())?,
+                        },
                         Err(RecvTimeoutError::Disconnected) => return writer.shutdown(Shutdown::Write),
                     }
                 }
@@ -103,7 +108,7 @@ impl TcpLink {
             // Nobody listens any more if the link was dropped.
             let _ = done.send(result);
         })?;
-        Ok(TcpLink { stream, queue: Some(queue), written, alive })
+        Ok(TcpLink { stream, queue: Some(queue), written, alive: state })
     }
 
     /// Fills `into`; `timeout` limits the wait for the next bytes, and, with [`SLOWEST`], for all.
@@ -174,8 +179,8 @@ impl Link for TcpLink {
         }
     }
 
-    fn keep_alive(&mut self) {
-        self.alive.store(true, Ordering::Relaxed);
+    fn keep_alive(&mut self, waits_for: Option<Role>) {
+        self.alive.store(alive(waits_for).depth, Ordering::Relaxed);
     }
 
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError> {

@@ -367,6 +367,7 @@ impl<'a> Session<'a> {
                 channels.receive_control(late, Control::Done, 0)?;
             }
         }
+        channels.show_waiting(None);
         Ok(())
     }
 

@@ -74,7 +74,7 @@ fn arrays_and_files_give_the_same() {
     for name in ["images", "plain", "planned", "plan_agreement", "network", "output"] {
         assert_eq!(arrays[name], files[name], "{name}");
     }
-    let classes = p.json(&format!("eval out --data classes --preprocess p.ron --secure 0 --layers 0 --json"));
+    let classes = p.json("eval out --data classes --preprocess p.ron --secure 0 --layers 0 --json");
     assert_eq!(classes["plain"], arrays["plain"]);
     assert_eq!(names(&classes), ["images", "network", "output", "plain", "plan_agreement", "planned"]);
 }
