@@ -68,8 +68,8 @@ impl Sums {
     }
 }
 
-/// Nodes whose values are computed, not moved, with the quantized node of the same value: the truncated one where the
-/// layer is followed by a truncation.
+/// Nodes whose values are computed, not moved, with the quantized node of the same value: the last one where
+/// truncations follow, or the division of an average.
 fn pairs(planned: &Graph, fixed: &Graph) -> BTreeMap<NodeId, NodeId> {
     let computed = |op: &Op| {
         !matches!(
@@ -86,11 +86,13 @@ fn pairs(planned: &Graph, fixed: &Graph) -> BTreeMap<NodeId, NodeId> {
     let pair = |id: NodeId| {
         let node = planned.node(id);
         let twin = fixed.find(&node.name).filter(|t| fixed.node(*t).len() == node.len())?;
-        let truncated = match fixed.users(twin)[..] {
-            [user] if matches!(fixed.node(user).op, Op::Truncate { .. }) => user,
-            _ => twin,
-        };
-        computed(&node.op).then_some((id, truncated))
+        let mut last = twin;
+        while let [user] = fixed.users(last)[..]
+            && matches!(fixed.node(user).op, Op::Truncate { .. } | Op::Divide { .. })
+        {
+            last = user;
+        }
+        computed(&node.op).then_some((id, last))
     };
     planned.topo().into_iter().filter_map(pair).collect()
 }

@@ -2,6 +2,7 @@
 
 use bcc_tests::random::Numbers;
 use ndarray::{Array, IxDyn};
+use prost::Message;
 
 use super::common::{Place, model};
 
@@ -36,4 +37,23 @@ fn a_plan_of_another_size() {
     check("2x1x20x36", &["a batch of 1"]);
     check("1x1x0x36", &["--input-shape \"1x1x0x36\"", "such as 1x3x480x640"]);
     check("large", &["--input-shape \"large\""]);
+}
+
+/// Averages are compared divided, as are the sums of windows that lie in the padding.
+#[test]
+fn every_layer_of_a_network_with_pools_is_close() {
+    let p = Place::new();
+    let net = bcc_models::nets::NETS.iter().find(|n| n.name == "tiny_pools").unwrap();
+    p.write("net.onnx", net.build(&bcc_models::nets::BuildOptions::default()).unwrap().encode_to_vec());
+    let [c, h, w] = net.input;
+    let x = Array::from_shape_vec(IxDyn(&[4, c, h, w]), Numbers::new(3).values(4 * c * h * w, 1.0)).unwrap();
+    ndarray_npy::write_npy(p.at("x.npy"), &x).unwrap();
+    p.bcc("compile net.onnx --calib x.npy -o out");
+    let json = p.json("eval out --data x.npy --secure 0 --layers 4 --json");
+    let layers = json["layers"]["layers"].as_array().unwrap();
+    assert!(layers.iter().any(|l| l["op"] == "avg_pool"), "{json}");
+    for l in layers {
+        let of = |name: &str| l[name].as_f64().unwrap();
+        assert!(of("mean") < 0.002 * of("range") && of("largest") < 0.02 * of("range"), "{l}");
+    }
 }
