@@ -7,7 +7,6 @@ use bcc_compiler::data::load_images;
 use bcc_compiler::float::Executor;
 use bcc_compiler::onnx::{ImportOptions, import_bytes};
 use bcc_compiler::passes::BlockChoice;
-use bcc_compiler::twin;
 use bcc_ir::graph::Graph;
 use bcc_models::nets::{BuildOptions, NETS};
 use bcc_runtime::session::LocalOptions;
@@ -40,12 +39,12 @@ fn photos(size: usize) -> Option<Vec<Vec<f32>>> {
     Some(whole.iter().map(small).collect())
 }
 
-/// `bound` is the largest error relative to the largest output.
-fn with_every_relu(name: &str, size: usize, frac: u8, bound: f64) {
+/// `frac` are the bits of values and weights; `bound` is the largest error relative to the largest output.
+fn with_every_relu(name: &str, size: usize, frac: [u8; 2], bound: f64) {
     let Some(photos) = photos(size) else { return };
     let (calibration, test) = photos.split_at(20);
     let mut options = options(BlockChoice::Keep, calibration.to_vec());
-    options.passes.frac = frac;
+    [options.passes.frac, options.passes.weight_frac] = frac;
     let c = compiled(network(name, size), &options);
     let out = run(&c, &test[..2], &LocalOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let port = &c.lowered.program.output;
@@ -73,11 +72,7 @@ fn with_blocks(name: &str, size: usize) {
     let graph = network(name, size);
     let plan = BlockChoice::Plan(mixed_plan(&graph));
     let c = compiled(graph, &options(plan, photos[..6].to_vec()));
-    // Exact is what stays within the bounds seen in calibration, which the clear twin watches.
-    let input = c.graph.input().unwrap();
-    let inside = |x: &&Vec<f32>| twin::run(&c.graph, &twin::encode(&c.graph, input, x), &mut |_, _| ()).is_ok();
-    let photo = photos[6..].iter().find(inside).unwrap().clone();
-    let (_, opened) = run_opened(&c, &[photo], LocalOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (_, opened) = run_opened(&c, &photos[..1], LocalOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
     let values = check_exact(&c.graph, &opened[0]).unwrap_or_else(|e| panic!("{name}: {e}"));
     println!("{name} {size}x{size}, mixed blocks: {values} values are exact");
     assert!(values > 100_000);
@@ -85,28 +80,28 @@ fn with_blocks(name: &str, size: usize) {
 
 #[test]
 fn resnet18() {
-    with_every_relu("resnet18_cifar", 32, 12, 0.01);
+    with_every_relu("resnet18_cifar", 32, [12, 12], 0.01);
     with_blocks("resnet18_cifar", 32);
 }
 
 #[test]
 fn resnet50() {
-    with_every_relu("resnet50", 64, 12, 0.01);
+    with_every_relu("resnet50", 64, [12, 12], 0.01);
     with_blocks("resnet50_avg", 64);
 }
 
 #[test]
 fn deeplab_on_mobilenet() {
-    with_every_relu("deeplabv3_mobilenetv2", 64, 12, 0.02);
+    with_every_relu("deeplabv3_mobilenetv2", 64, [12, 12], 0.02);
     with_blocks("deeplabv3_mobilenetv2", 64);
-    // What is left is rounding, 58 layers deep in a network that was never trained: four bits more take
-    // it down.
-    with_every_relu("deeplabv3_mobilenetv2_relu6", 64, 12, 0.04);
-    with_every_relu("deeplabv3_mobilenetv2_relu6", 64, 16, 0.004);
+    // What is left is the rounding of values and weights, 58 layers deep in a network that was never trained:
+    // more bits take it down.
+    with_every_relu("deeplabv3_mobilenetv2_relu6", 64, [12, 12], 0.04);
+    with_every_relu("deeplabv3_mobilenetv2_relu6", 64, [16, 18], 0.004);
 }
 
 #[test]
 fn deeplab_on_resnet() {
-    with_every_relu("deeplabv3_resnet50", 64, 12, 0.02);
+    with_every_relu("deeplabv3_resnet50", 64, [12, 12], 0.02);
     with_blocks("deeplabv3_resnet50", 64);
 }
