@@ -38,7 +38,7 @@ pub(super) struct Maximum<'g> {
     origin: Vec<String>,
     taps: usize,
     maxima: usize,
-    places: usize,
+    joins: usize,
 }
 
 /// A value of a tree along one axis.
@@ -121,7 +121,7 @@ impl<'g> Maximum<'g> {
     /// Nodes are named after `name` and stand for what `id` stands for.
     pub(super) fn new(graph: &'g mut Graph, id: NodeId, name: &str) -> Self {
         let origin = graph.node(id).origin.clone();
-        Maximum { graph, name: name.into(), origin, taps: 0, maxima: 0, places: 0 }
+        Maximum { graph, name: name.into(), origin, taps: 0, maxima: 0, joins: 0 }
     }
 
     pub(super) fn add(&mut self, suffix: &str, op: Op, operands: &[NodeId]) -> Result<NodeId, Failure> {
@@ -205,8 +205,7 @@ impl<'g> Maximum<'g> {
         self.side_by_side(&tree, std::iter::once(wanted), axis)
     }
 
-    /// Parts of values one after the other along an axis. Of different nodes, each is put between
-    /// zeros and they are added.
+    /// Parts of values one after the other along an axis; those of one node are one gather.
     fn side_by_side<'p>(
         &mut self,
         tree: &Tree,
@@ -222,27 +221,16 @@ impl<'g> Maximum<'g> {
                 _ => pieces.push((value.node, indices.collect())),
             }
         }
-        let size: usize = pieces.iter().map(|(_, indices)| indices.len()).sum();
-        let (mut start, mut sum) = (0, None);
-        for (node, indices) in pieces {
-            let end = start + indices.len();
-            let mut piece = self.tap(node, axis, indices)?;
-            if end - start < size {
-                let suffix = format!("place{}", self.places);
-                self.places += 1;
-                piece = self.add(&suffix, Op::Scatter { axis, size, indices: (start..end).collect() }, &[piece])?;
+        let taps = pieces.into_iter().map(|(node, indices)| self.tap(node, axis, indices));
+        match taps.collect::<Result<Vec<_>, _>>()?[..] {
+            [] => Err(Failure::EmptyWindow),
+            [one] => Ok(one),
+            ref several => {
+                let suffix = format!("join{}", self.joins);
+                self.joins += 1;
+                self.add(&suffix, Op::Concat { axis, parts: several.len() }, several)
             }
-            start = end;
-            sum = Some(match sum {
-                None => piece,
-                Some(before) => {
-                    let suffix = format!("join{}", self.places);
-                    self.places += 1;
-                    self.add(&suffix, Op::Add, &[before, piece])?
-                }
-            });
         }
-        sum.ok_or(Failure::EmptyWindow)
     }
 
     /// Maximum over the channels of a `[1, c]` or `[1, c, h, w]` value: neighbours are compared,
