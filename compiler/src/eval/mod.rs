@@ -25,7 +25,7 @@ use crate::planner::Progress;
 use crate::reference::Reference;
 pub use layers::{LayerError, LayerErrors};
 pub use score::{Accuracy, OutputError};
-use score::{Distance, Label, Planes, Score};
+use score::{Comparison, Label, Planes};
 
 /// Most output values of one session: its outputs are kept until it ends.
 const SESSION_VALUES: usize = 1 << 25;
@@ -150,7 +150,7 @@ pub fn evaluate(
     progress: &dyn Progress,
 ) -> Result<Evaluation, EvalError> {
     let run = Run::new(program, reference, data, options)?;
-    let (plain, planned, distance) = run.floats(progress)?;
+    let floats = run.floats(progress)?;
     let secure = if options.secure > 0 { Some(run.secure(weights, options.secure, progress)?) } else { None };
     let images = &data.images[..options.layers.min(data.images.len())];
     let layers = (!images.is_empty()).then(|| {
@@ -162,9 +162,9 @@ pub fn evaluate(
         images: data.images.len(),
         output: run.shape,
         labels_resized_from: run.resized,
-        plain: plain.accuracy(),
-        planned: planned.accuracy(),
-        plan_agreement: distance.agreement(),
+        plain: floats.reference.accuracy(),
+        planned: floats.output.accuracy(),
+        plan_agreement: floats.distance.agreement(),
         secure,
         layers,
     })
@@ -254,26 +254,29 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Scores of the plain network and of that with the plan, and the distance of the two.
-    fn floats(&self, progress: &dyn Progress) -> Result<(Score, Score, Distance), EvalError> {
+    /// Two outputs for an image: the one, and the one that it should equal.
+    fn compare(&self, image: usize, output: &[f64], reference: &[f64]) -> Comparison {
+        let label = self.label(image);
+        let mut c = Comparison::default();
+        c.output.add(self.planes, output, &label);
+        c.reference.add(self.planes, reference, &label);
+        c.distance.add(self.planes, output, reference);
+        c
+    }
+
+    /// The network with the plan against the plain one.
+    fn floats(&self, progress: &dyn Progress) -> Result<Comparison, EvalError> {
         progress.stage("floats", self.data.images.len() as u64);
         let plain = Executor::try_new(&self.reference.plain)?;
         let planned = Executor::try_new(&self.reference.planned)?;
         let one = |(i, image): (usize, &Vec<f32>)| {
-            let outputs = [wide(&plain.run(image)), wide(&planned.run(image))];
-            let label = self.label(i);
-            let mut scores = [Score::default(), Score::default()];
-            scores.iter_mut().zip(&outputs).for_each(|(s, o)| s.add(self.planes, o, &label));
-            let mut distance = Distance::default();
-            distance.add(self.planes, &outputs[1], &outputs[0]);
+            let comparison = self.compare(i, &wide(&planned.run(image)), &wide(&plain.run(image)));
             progress.done(1);
-            let [plain, planned] = scores;
-            (plain, planned, distance)
+            comparison
         };
         // Collected in order: sums of floats depend on it.
         let all: Vec<_> = self.data.images.par_iter().enumerate().map(one).collect();
-        let none = (Score::default(), Score::default(), Distance::default());
-        Ok(all.into_iter().fold(none, |a, b| (a.0.merge(b.0), a.1.merge(b.1), a.2.merge(b.2))))
+        Ok(all.into_iter().fold(Comparison::default(), Comparison::merge))
     }
 
     fn secure(&self, weights: &dyn WeightSource, count: usize, progress: &dyn Progress) -> Result<Secure, EvalError> {
@@ -289,7 +292,7 @@ impl<'a> Run<'a> {
         }
         progress.stage("three parties", inputs.len() as u64);
         let planned = Executor::try_new(&self.reference.planned)?;
-        let mut total = (Score::default(), Score::default(), Distance::default());
+        let mut total = Comparison::default();
         let per_session = (SESSION_VALUES / (self.planes.classes * self.planes.positions).max(1)).max(1);
         for chunk in inputs.chunks(per_session) {
             let tensors: Vec<Tensor> = chunk.iter().map(|(_, t)| t.clone()).collect();
@@ -298,26 +301,19 @@ impl<'a> Run<'a> {
                 let port = &self.program.output;
                 let unit = port.gain / f64::from(port.frac).exp2();
                 let secure: Vec<f64> = output.integers.iter().map(|v| *v as f64 * unit).collect();
-                let real = wide(&planned.run(&self.data.images[*i]));
-                let label = self.label(*i);
-                let mut sums = (Score::default(), Score::default(), Distance::default());
-                sums.0.add(self.planes, &secure, &label);
-                sums.1.add(self.planes, &real, &label);
-                sums.2.add(self.planes, &secure, &real);
-                sums
+                self.compare(*i, &secure, &wide(&planned.run(&self.data.images[*i])))
             };
             let all: Vec<_> = chunk.par_iter().zip(&outputs).map(one).collect();
-            total = all.into_iter().fold(total, |a, b| (a.0.merge(b.0), a.1.merge(b.1), a.2.merge(b.2)));
+            total = all.into_iter().fold(total, Comparison::merge);
         }
-        let (secure, real, distance) = total;
         Ok(Secure {
             images: inputs.len(),
             refused: refused.len(),
             refusal: refused.first().map(ToString::to_string),
-            accuracy: secure.accuracy(),
-            planned: real.accuracy(),
-            agreement: distance.agreement(),
-            error: distance.error(),
+            accuracy: total.output.accuracy(),
+            planned: total.reference.accuracy(),
+            agreement: total.distance.agreement(),
+            error: total.distance.error(),
         })
     }
 }

@@ -187,6 +187,24 @@ impl Distance {
     }
 }
 
+/// One network's outputs beside those that they should equal.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Comparison {
+    pub output: Score,
+    pub reference: Score,
+    pub distance: Distance,
+}
+
+impl Comparison {
+    pub(super) fn merge(self, other: Comparison) -> Comparison {
+        Comparison {
+            output: self.output.merge(other.output),
+            reference: self.reference.merge(other.reference),
+            distance: self.distance.merge(other.distance),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
