@@ -14,11 +14,25 @@ use bcc_runtime::images::is_images;
 use clap::Args;
 use miette::{IntoDiagnostic, Result, WrapErr, bail};
 
+/// An ONNX file, and what of it is meant.
+#[derive(Args)]
+pub(super) struct FileArgs {
+    /// The ONNX file
+    pub model: PathBuf,
+    /// Value to compute, for a model with several outputs
+    #[arg(long, value_name = "NAME")]
+    pub output_name: Option<String>,
+    /// Shape of the input, such as 1x3x480x640: for a model that leaves sizes open, or for another height and width
+    /// than the model declares, where all of it follows
+    #[arg(long, value_name = "SHAPE")]
+    pub input_shape: Option<String>,
+}
+
 /// The network and how its numbers are represented.
 #[derive(Args)]
 pub(super) struct ModelArgs {
-    /// The ONNX file
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Calibration images: .npy, or .npz with an array "x", of shape [n, input...]; or a folder of images, with
     /// --preprocess
     #[arg(long, value_name = "FILE")]
@@ -57,24 +71,21 @@ pub(super) struct ModelArgs {
     /// What the client learns: output, or argmax (the class alone, of every pixel of a map)
     #[arg(long, default_value = "output", value_parser = ["output", "argmax"])]
     pub reveal: String,
-    /// Value to compute, for a model with several outputs
-    #[arg(long, value_name = "NAME")]
-    pub output_name: Option<String>,
-    /// Shape of the input, such as 1x3x480x640: for a model that leaves sizes open, or for another height and width
-    /// than the model declares, where all of it follows
-    #[arg(long, value_name = "SHAPE")]
-    pub input_shape: Option<String>,
 }
 
-/// Import options for a value and an input shape, `1x3x480x640`, of the command line.
-pub(super) fn import_options(output: Option<&String>, shape: Option<&String>) -> Result<ImportOptions> {
-    let size = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n > 0);
-    let read = |text: &String| {
-        let sizes: Option<Vec<usize>> = text.split(['x', 'X', ',']).map(size).collect();
-        sizes.ok_or_else(|| miette::miette!("--input-shape \"{text}\": write sizes of at least 1, such as 1x3x480x640"))
-    };
-    let input_shape = shape.map(read).transpose()?;
-    Ok(ImportOptions { output: output.cloned(), input_shape, ..ImportOptions::default() })
+impl FileArgs {
+    /// Import options for the value and the input shape.
+    pub(super) fn options(&self) -> Result<ImportOptions> {
+        let size = |s: &str| s.trim().parse::<usize>().ok().filter(|n| *n > 0);
+        let read = |text: &String| {
+            let sizes: Option<Vec<usize>> = text.split(['x', 'X', ',']).map(size).collect();
+            sizes.ok_or_else(|| {
+                miette::miette!("--input-shape \"{text}\": write sizes of at least 1, such as 1x3x480x640")
+            })
+        };
+        let input_shape = self.input_shape.as_ref().map(read).transpose()?;
+        Ok(ImportOptions { output: self.output_name.clone(), input_shape, ..ImportOptions::default() })
+    }
 }
 
 impl ModelArgs {
@@ -107,11 +118,11 @@ impl ModelArgs {
                 "average" => MaxPools::Average,
                 _ => MaxPools::Exact,
             },
-            ..import_options(self.output_name.as_ref(), self.input_shape.as_ref())?
+            ..self.file.options()?
         };
-        let graph = import(&self.model, &import_options)
+        let graph = import(&self.file.model, &import_options)
             .into_diagnostic()
-            .wrap_err_with(|| format!("cannot import {}", self.model.display()))?;
+            .wrap_err_with(|| format!("cannot import {}", self.file.model.display()))?;
         let shape = graph.input().map(|i| graph.node(i).shape.clone()).unwrap_or_default();
         let calibration = match &self.calib {
             Some(path) => self.source(path, self.images).images(&shape).into_diagnostic()?,
@@ -321,15 +332,8 @@ pub(super) struct EvalArgs {
 
 #[derive(Args)]
 pub(super) struct CheckArgs {
-    /// The ONNX file
-    pub model: PathBuf,
-    /// Value to compute, for a model with several outputs
-    #[arg(long, value_name = "NAME")]
-    pub output_name: Option<String>,
-    /// Shape of the input, such as 1x3x480x640: for a model that leaves sizes open, or for another height and width
-    /// than the model declares
-    #[arg(long, value_name = "SHAPE")]
-    pub input_shape: Option<String>,
+    #[command(flatten)]
+    pub file: FileArgs,
     /// Print as JSON
     #[arg(long)]
     pub json: bool,

@@ -159,7 +159,7 @@ fn summary(args: &CompileArgs, compiled: &Compiled, planned: Option<&PlanSummary
         return say_json(&json);
     }
     let t = &report.totals;
-    let mut text = format!("{} -> {}\n", args.model.model.display(), args.output.display());
+    let mut text = format!("{} -> {}\n", args.model.file.model.display(), args.output.display());
     text += &format!("  ring of {} bits, {} DReLUs, {} online rounds\n", report.ring, grouped(t.drelus), t.rounds);
     text += &format!(
         "  setup {} B once, offline {} B and online {} B per inference\n",
