@@ -159,7 +159,7 @@ impl<'a> Pricer<'a> {
     /// ring set, or it has been asked too often.
     pub fn tighten(&mut self) -> bool {
         self.spare *= 2.0;
-        self.template.passes.ring.is_some() && self.spare < 20.0
+        self.is_tight() && self.spare < 20.0
     }
 
     /// Compiles a plan: its network as it has been corrected, or uncorrected.

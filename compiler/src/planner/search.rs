@@ -234,18 +234,6 @@ impl Planner<'_> {
         budgets: &[Budget],
     ) -> Result<Within, PlannerError> {
         let counts_only = budgets.iter().all(Budget::counts_signs);
-        if counts_only && !pricer.is_tight() {
-            // Sign decisions are what the solver counts.
-            let limits: Vec<(Budget, u64)> = budgets.iter().map(|b| (*b, limit(b, &self.targets))).collect();
-            for (b, most) in &limits {
-                let least = self.least(pricer, b);
-                if *most < least {
-                    return Err(self.infeasible(pricer, b, least));
-                }
-            }
-            let solution = self.choose(pricer, losses, &limits)?;
-            return Ok(Within { blocks: self.blocks(&solution), costs: None, solution });
-        }
         let mut best: Option<Within> = None;
         // What the exact cost of a plan has beside its prices; signed.
         let mut beside: Vec<i128> = vec![0; budgets.len()];
@@ -273,6 +261,10 @@ impl Planner<'_> {
             }
             let solution = self.choose(pricer, losses, &limits)?;
             let blocks = self.blocks(&solution);
+            if counts_only && !pricer.is_tight() {
+                // What the solver counts is what the program decides; nothing has to be compiled.
+                return Ok(Within { blocks, costs: None, solution });
+            }
             if best.as_ref().is_some_and(|b| b.blocks == blocks) {
                 break;
             }
