@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 
 use bcc_ir::geometry::{Block, ConvShape, PoolShape};
-use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op};
+use bcc_ir::graph::{ConstData, ConstId, Graph, NodeId, Op, resample};
 use thiserror::Error;
+
+use crate::float::concat;
 
 /// Why a value cannot be computed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -162,26 +164,11 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
             }
             out
         }
-        Op::Concat { axis, .. } => {
-            let row = |o: &NodeId| graph.node(*o).shape[*axis..].iter().product::<usize>();
-            let rows: Vec<usize> = graph.operands(id).iter().map(row).collect();
-            let outer = 0..x.len() / rows[0];
-            let part = |o: usize| operands.iter().zip(&rows).flat_map(move |(x, row)| &x[o * row..(o + 1) * row]);
-            outer.flat_map(part).copied().collect()
-        }
-        Op::Resample { axis, samples, bits } => {
-            let inner: usize = shape[axis + 1..].iter().product();
-            let mut out = Vec::with_capacity(node.len());
-            for slab in x.chunks_exact(shape[*axis] * inner) {
-                for s in samples {
-                    let [low, high] = s.factors(*bits).map(|f| f as i64);
-                    let row = |p: usize| &slab[p * inner..(p + 1) * inner];
-                    let sum = |(a, b): (&i64, &i64)| a.wrapping_mul(low).wrapping_add(b.wrapping_mul(high));
-                    out.extend(row(s.low).iter().zip(row(s.high)).map(sum));
-                }
-            }
-            out
-        }
+        Op::Concat { axis, .. } => concat(operands, &graph.rows(id, *axis)),
+        Op::Resample { axis, samples, bits } => resample(x, &shape, *axis, samples, |s, a, b| {
+            let [low, high] = s.factors(*bits).map(|f| f as i64);
+            a.wrapping_mul(low).wrapping_add(b.wrapping_mul(high))
+        }),
         Op::Pad { pad: [t, l, b, r] } => {
             let &[_, _, h, w] = shape.as_slice() else { return Err(unquantized()) };
             let (oh, ow) = (h + t + b, w + l + r);

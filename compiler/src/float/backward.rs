@@ -127,11 +127,10 @@ impl Executor<'_> {
                     give(0, gradient);
                 }
             } else if let Op::Concat { axis, .. } = node.op {
-                let rows = |o: usize| graph.node(self.steps[o].id).shape[axis..].iter().product::<usize>();
+                let rows = graph.rows(step.id, axis);
                 let whole: usize = node.shape[axis..].iter().product();
                 let mut before = 0;
-                for (position, &o) in step.operands.iter().enumerate() {
-                    let row = rows(o);
+                for (position, (&o, row)) in step.operands.iter().zip(rows).enumerate() {
                     if leads[o] {
                         let part = gradient.chunks_exact(whole).flat_map(|g| &g[before..before + row]);
                         give(position, part.copied().collect());

@@ -1,6 +1,6 @@
 //! Element-wise operators and those that move elements.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use bcc_ir::geometry::Block;
 use bcc_ir::graph::{Sample, map_of};
@@ -156,7 +156,7 @@ pub(super) fn transpose(x: &[f32], shape: &[usize], perm: &[usize]) -> Vec<f32> 
 }
 
 /// Parts one behind the other, given the elements of each that lie together.
-pub(super) fn concat(parts: &[std::borrow::Cow<'_, [f32]>], rows: &[usize]) -> Vec<f32> {
+pub(crate) fn concat<T: Copy, P: Deref<Target = [T]>>(parts: &[P], rows: &[usize]) -> Vec<T> {
     let mut y = Vec::with_capacity(parts.iter().map(|p| p.len()).sum());
     for o in 0..parts[0].len() / rows[0] {
         for (part, row) in parts.iter().zip(rows) {
@@ -166,20 +166,7 @@ pub(super) fn concat(parts: &[std::borrow::Cow<'_, [f32]>], rows: &[usize]) -> V
     y
 }
 
-pub(super) fn resample(x: &[f32], shape: &[usize], axis: usize, samples: &[Sample]) -> Vec<f32> {
-    let inner: usize = shape[axis + 1..].iter().product();
-    let mut y = Vec::with_capacity(x.len() / shape[axis] * samples.len());
-    for slab in x.chunks_exact(shape[axis] * inner) {
-        for s in samples {
-            let row = |p: usize| &slab[p * inner..(p + 1) * inner];
-            let w = s.weight as f32;
-            y.extend(row(s.low).iter().zip(row(s.high)).map(|(a, b)| a + w * (b - a)));
-        }
-    }
-    y
-}
-
-/// Gives both elements of every sample their share: the gradient of [`resample`].
+/// Gives both elements of every sample their share: the gradient of [`resample`](bcc_ir::graph::resample).
 pub(super) fn resample_backward(g: &[f32], shape: &[usize], axis: usize, samples: &[Sample], out: &mut [f32]) {
     let inner: usize = shape[axis + 1..].iter().product();
     let slabs = out.chunks_exact_mut(shape[axis] * inner).zip(g.chunks_exact(samples.len() * inner));

@@ -9,7 +9,7 @@ mod pool;
 
 use std::borrow::Cow;
 
-use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op, run_epilogue};
+use bcc_ir::graph::{ClientStep, ConstData, ConstId, Graph, NodeId, Op, resample, run_epilogue};
 use thiserror::Error;
 
 /// Why a graph cannot be run in floats.
@@ -47,7 +47,7 @@ pub enum FloatError {
 
 pub use backward::{GateView, Tape};
 pub(crate) use conv::patches_of;
-pub(crate) use local::{Patch, block_relu};
+pub(crate) use local::{Patch, block_relu, concat};
 pub use partial::Values;
 
 struct Step {
@@ -196,14 +196,14 @@ pub(crate) fn evaluate(graph: &Graph, id: NodeId, operands: Vec<Cow<'_, [f32]>>)
         Op::MaxPool { .. } => pool::maximum(&x, &pool()),
         Op::Concat { axis, .. } => {
             let parts: Vec<Cow<'_, [f32]>> = std::iter::once(x).chain(operands).collect();
-            let rows =
-                graph.operands(id).iter().map(|o| graph.node(*o).shape[*axis..].iter().product()).collect::<Vec<_>>();
-            local::concat(&parts, &rows)
+            local::concat(&parts, &graph.rows(id, *axis))
         }
         op => {
             let shape = &graph.node(graph.operand(id)).shape;
             match op {
-                Op::Resample { axis, samples, .. } => local::resample(&x, shape, *axis, samples),
+                Op::Resample { axis, samples, .. } => {
+                    resample(&x, shape, *axis, samples, |s, a, b| a + s.weight as f32 * (b - a))
+                }
                 Op::Pad { pad } => local::pad(&x, shape, *pad),
                 Op::Gather { axis, indices } => local::gather(&x, shape, *axis, indices),
                 Op::Scatter { axis, size, indices } => local::scatter(&x, shape, *axis, *size, indices),

@@ -237,13 +237,8 @@ fn resampled(call: &mut Call, x: &Traced, mut axes: Vec<(usize, Vec<Sample>)>) -
     let last = axes.len();
     let mut value = x.clone();
     for (i, (axis, samples)) in axes.into_iter().enumerate() {
-        let op = if samples.iter().all(|s| s.low == s.high) {
-            Op::Gather { axis, indices: samples.iter().map(|s| s.low).collect() }
-        } else {
-            Op::Resample { axis, samples, bits: 0 }
-        };
         let suffix = if i + 1 == last { String::new() } else { format!("/axis{axis}") };
-        value = call.emit_as(&suffix, op, &value)?;
+        value = call.emit_as(&suffix, Op::resampling(axis, samples), &value)?;
     }
     if last == 0 { call.emit(Op::Identity, x) } else { Ok(value) }
 }

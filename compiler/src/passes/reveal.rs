@@ -143,12 +143,8 @@ pub fn run(graph: &mut Graph, reveal: Reveal) -> Result<(), RevealError> {
 
 fn resampled(graph: &mut Graph, id: NodeId, axis: usize, samples: &[Sample]) -> Result<NodeId, ShapeError> {
     let name = format!("{}/resize", graph.node(id).name);
-    let op = match samples.iter().all(|s| s.weight == 0.0) {
-        true => Op::Gather { axis, indices: samples.iter().map(|s| s.low).collect() },
-        false => Op::Resample { axis, samples: samples.to_vec(), bits: 0 },
-    };
     let origin = graph.node(id).origin.clone();
-    graph.add(&name, origin, op, &[id])
+    graph.add(&name, origin, Op::resampling(axis, samples.to_vec()), &[id])
 }
 
 fn tournament(graph: &mut Graph, output: NodeId, bits: u8) -> Result<NodeId, Failure> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sample;
+use super::{Sample, resample};
 
 /// A step of the client. It takes a tensor with the batch axis of 1 first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,17 +131,7 @@ impl ClientStep {
                 }
                 positions.into_iter().map(|p| x[p]).collect()
             }
-            ClientStep::Resample { axis, samples } => {
-                let (n, inner) = split(*axis);
-                let mut y = Vec::with_capacity(x.len() / n * samples.len());
-                for slab in x.chunks_exact(n * inner) {
-                    for s in samples {
-                        let row = |p: usize| &slab[p * inner..(p + 1) * inner];
-                        y.extend(row(s.low).iter().zip(row(s.high)).map(|(a, b)| s.between(*a, *b)));
-                    }
-                }
-                y
-            }
+            ClientStep::Resample { axis, samples } => resample(&x, from, *axis, samples, Sample::between),
             ClientStep::ArgMax { axis, select_last_index, .. } => {
                 let (n, inner) = split(*axis);
                 let mut y = Vec::with_capacity(x.len() / n);

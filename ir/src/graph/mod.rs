@@ -27,7 +27,7 @@ use crate::geometry::{ConvShape, PoolShape};
 
 pub use client::{ClientStep, epilogue_shape, run_epilogue};
 pub use op::Op;
-pub use resample::{Sample, covers, exact_bits};
+pub use resample::{Sample, covers, exact_bits, resample};
 pub use shape::{ShapeError, infer_shape};
 pub use text::TextError;
 pub use types::{ClientShare, Evidence, Fixed, Range};
@@ -394,6 +394,11 @@ impl Graph {
                 _ => {}
             }
         }
+    }
+
+    /// Elements of every operand that lie together in a join along an axis.
+    pub fn rows(&self, join: NodeId, axis: usize) -> Vec<usize> {
+        self.operands(join).into_iter().map(|o| self.node(o).shape[axis..].iter().product()).collect()
     }
 
     /// Geometry of a convolution or dense node; `None` for other operators.

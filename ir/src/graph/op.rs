@@ -164,6 +164,14 @@ pub enum Op {
 }
 
 impl Op {
+    /// The operator that resamples an axis: a gather where every sample is one element.
+    pub fn resampling(axis: usize, samples: Vec<Sample>) -> Op {
+        match samples.iter().all(|s| s.weight == 0.0 || s.low == s.high) {
+            true => Op::Gather { axis, indices: samples.iter().map(|s| s.low).collect() },
+            false => Op::Resample { axis, samples, bits: 0 },
+        }
+    }
+
     /// Number of operands.
     pub fn arity(&self) -> usize {
         match self {

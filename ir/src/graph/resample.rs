@@ -41,6 +41,28 @@ impl Sample {
     }
 }
 
+/// Resamples an axis of a tensor of shape `shape`, row-major; `between` mixes the two elements of a sample.
+///
+/// # Panics
+/// Where the tensor has another shape, or a sample lies outside of the axis.
+pub fn resample<T: Copy>(
+    x: &[T],
+    shape: &[usize],
+    axis: usize,
+    samples: &[Sample],
+    between: impl Fn(&Sample, T, T) -> T,
+) -> Vec<T> {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut y = Vec::with_capacity(x.len() / shape[axis] * samples.len());
+    for slab in x.chunks_exact(shape[axis] * inner) {
+        for s in samples {
+            let row = |p: usize| &slab[p * inner..(p + 1) * inner];
+            y.extend(row(s.low).iter().zip(row(s.high)).map(|(a, b)| between(s, *a, *b)));
+        }
+    }
+    y
+}
+
 /// Fewest bits, at most `most`, with which all factors are exact.
 pub fn exact_bits(samples: &[Sample], most: u8) -> Option<u8> {
     let exact = |bits: u8| samples.iter().all(|s| (s.weight * f64::from(bits).exp2()).fract() == 0.0);

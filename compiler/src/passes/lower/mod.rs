@@ -168,10 +168,7 @@ impl Lowering<'_> {
             Op::Remask => self.remask(x[0]),
             Op::Add => self.local2(Inst::Add, x[0], x[1], out),
             Op::Sub => self.local2(Inst::Sub, x[0], x[1], out),
-            Op::Concat { axis, .. } => {
-                let row = |o: &NodeId| graph.node(*o).shape[*axis..].iter().product::<usize>();
-                self.concat(&operands.iter().map(row).collect::<Vec<_>>(), &x, out)
-            }
+            Op::Concat { axis, .. } => self.concat(&graph.rows(id, *axis), &x, out),
             Op::Resample { axis, samples, bits } => {
                 self.resample(&graph.node(operands[0]).shape, *axis, samples, *bits, x[0], out)
             }
