@@ -3,10 +3,8 @@
 use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
-///
-///     cargo run --release -p bcc-runtime -- rates -o rates.ron
-///
-/// on two cores of a shared x86-64 machine (AMD EPYC, AVX2).
+/// `cargo run --release -p bcc-runtime -- rates -o rates.ron` on two cores of a shared
+/// x86-64 machine (AMD EPYC, AVX2).
 const RATES: [(Kind, f64, f64); 28] = [
     (Kind::ConvMacs, 26647.0, 0.2767),
     (Kind::ConvTaps, 0.0, 0.8106),
