@@ -24,25 +24,28 @@ fn conv(c: &mut Criterion) {
     let shapes = [
         shape(64, 56, 64, 1, 3, 1),
         shape(256, 56, 64, 1, 1, 1),
+        shape(256, 14, 256, 1, 3, 1),
         shape(512, 7, 512, 1, 3, 1),
         shape(3, 224, 64, 1, 7, 2),
         shape(128, 56, 128, 128, 3, 1),
     ];
     for shape in shapes {
         let (Some(x), Some(w), Some(y)) = (shape.input_len(), shape.weight_len(), shape.output_len()) else { continue };
-        let values = |stream, len| draw(&Key::new([1; 16]), stream, Type::Ring { bits: 64, len }).words().to_vec();
-        let (x, w) = (values(0, x), values(1, w));
         let mut out = vec![0; y];
-        let mut group = c.benchmark_group(format!("conv {shape}"));
-        group.sample_size(10);
-        group.throughput(Throughput::Elements((w.len() / shape.out_channels * y) as u64));
-        for k in kernels::available().into_iter().skip(1) {
-            group.bench_function(k.name(), |b| {
-                b.iter(|| {
-                    out.fill(0);
-                    k.conv(64, &shape, &x, &w, &mut out);
+        for bits in [32, 40, 64] {
+            let values = |stream, len| draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }).words().to_vec();
+            let (x, w) = (values(0, x), values(1, w));
+            let mut group = c.benchmark_group(format!("conv {shape} {bits} bits"));
+            group.sample_size(10);
+            group.throughput(Throughput::Elements((w.len() / shape.out_channels * y) as u64));
+            for k in kernels::available().into_iter().skip(1) {
+                group.bench_function(k.name(), |b| {
+                    b.iter(|| {
+                        out.fill(0);
+                        k.conv(bits, &shape, &x, &w, &mut out);
+                    });
                 });
-            });
+            }
         }
     }
 }

@@ -195,6 +195,7 @@ fn padded(len: usize) -> usize {
 
 fn entry_bytes(entry: &WeightEntry) -> usize {
     let width = match entry.width {
+        WeightWidth::I16 => 2,
         WeightWidth::I32 => 4,
         WeightWidth::I64 => 8,
     };
@@ -213,6 +214,10 @@ pub fn encode_weights(program: &Program, digest: Digest, weights: &[Vec<i64>]) -
         }
         for v in values {
             match entry.width {
+                WeightWidth::I16 => {
+                    let v = i16::try_from(*v).map_err(|_| bad(format!("{v} does not fit 16 bits")))?;
+                    body.extend_from_slice(&v.to_le_bytes());
+                }
                 WeightWidth::I32 => {
                     let v = i32::try_from(*v).map_err(|_| bad(format!("{v} does not fit 32 bits")))?;
                     body.extend_from_slice(&v.to_le_bytes());
@@ -263,6 +268,10 @@ impl Weights {
         let mask = u64::MAX >> (64 - u32::from(bits.clamp(1, 64)));
         let bytes = &self.file[*offset..*offset + entry_bytes(entry)];
         match entry.width {
+            WeightWidth::I16 => {
+                let (words, _) = bytes.as_chunks::<2>();
+                words.iter().map(|w| i64::from(i16::from_le_bytes(*w)) as u64 & mask).collect()
+            }
             WeightWidth::I32 => {
                 let (words, _) = bytes.as_chunks::<4>();
                 words.iter().map(|w| i64::from(i32::from_le_bytes(*w)) as u64 & mask).collect()

@@ -29,7 +29,7 @@ pub use inst::{BlockMap, Inst, Instruction, Source};
 pub use verify::{Fault, Faults, Verified, verify};
 
 /// Version of the program's structure and of the instructions' meaning.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -269,6 +269,8 @@ pub struct Layer {
 /// How an entry of the weights file is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WeightWidth {
+    /// 16-bit signed integers.
+    I16,
     /// 32-bit signed integers.
     I32,
     /// 64-bit signed integers.

@@ -4,7 +4,8 @@ mod compute;
 
 use std::sync::Arc;
 
-use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type};
+use bcc_ir::geometry::ConvShape;
+use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type, WeightWidth};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -12,7 +13,7 @@ pub use compute::compute;
 
 use crate::buffer::Buffer;
 use crate::channel::{ChannelError, Channels, new_frame};
-use crate::kernels::Kernels;
+use crate::kernels::{Arranged, Kernels};
 use crate::plan::Plan;
 use crate::prg::{self, Key};
 use crate::weights::WeightSource;
@@ -87,6 +88,8 @@ pub struct Machine<'a> {
     weights: Option<&'a dyn WeightSource>,
     plan: Plan,
     buffers: Vec<Option<Buffer>>,
+    /// Weights of convolutions as the kernels read them, by buffer.
+    arranged: Vec<Option<Arranged>>,
     observer: Option<Observer>,
 }
 
@@ -110,7 +113,8 @@ impl<'a> Machine<'a> {
     ) -> Self {
         let code = program.code(role);
         let buffers = code.buffers.iter().map(|_| None).collect();
-        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, observer }
+        let arranged = code.buffers.iter().map(|_| None).collect();
+        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, arranged, observer }
     }
 
     /// Lifetimes of its buffers.
@@ -170,13 +174,49 @@ impl<'a> Machine<'a> {
     pub fn restore(&mut self, carried: Vec<Buffer>, inference: u32) -> Result<(), ExecError> {
         let missing = |m: &Self| {
             let code = &m.program.code(m.role).phases[Phase::Setup.index()];
-            let made = |i: usize| code[i].outputs.iter().all(|b| m.buffers[*b as usize].is_some());
+            let here = |b: &BufferId| m.buffers[*b as usize].is_some() || m.arranged[*b as usize].is_some();
+            let made = |i: usize| code[i].outputs.iter().all(here);
             m.plan.rebuild.iter().enumerate().any(|(i, run)| *run && !made(i))
         };
         for (b, buffer) in self.plan.carried.clone().into_iter().zip(carried) {
             self.write(b, buffer, inference);
         }
         if missing(self) { self.replay(self.plan.rebuild.clone(), &Keys::default()) } else { Ok(()) }
+    }
+
+    /// Arranges the setup's weights for the kernels, once for all inferences; what nobody else reads of them is
+    /// erased. Behind this [`received`](Self::received) is incomplete.
+    pub fn settle(&mut self) {
+        let code = self.program.code(self.role);
+        let later = || code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]);
+        let mut only = vec![true; code.buffers.len()];
+        for i in later() {
+            let others = if matches!(i.inst, Inst::Conv(_)) { &i.inputs[..1] } else { &i.inputs[..] };
+            others.iter().for_each(|b| only[*b as usize] = false);
+        }
+        for i in later() {
+            let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..]) else { continue };
+            let Some(Type::Ring { bits, .. }) = i.outputs.first().map(|b| code.buffers[*b as usize]) else { continue };
+            let w = *w as usize;
+            let Some(Buffer::Ring { values, .. }) = &self.buffers[w] else { continue };
+            if self.arranged[w].is_none() {
+                self.arranged[w] = self.kernels.arrange(bits, self.narrow(w as BufferId), shape, values);
+            }
+            if only[w] && self.arranged[w].as_ref().is_some_and(|a| a.fits(bits, shape)) {
+                self.buffers[w] = None;
+            }
+        }
+    }
+
+    /// Whether a buffer holds weights of 16 bits, as they are in the file.
+    fn narrow(&self, b: BufferId) -> bool {
+        let setup = &self.program.code(self.role).phases[Phase::Setup.index()];
+        setup.iter().filter(|i| i.outputs.contains(&b)).any(|i| match i.inst {
+            Inst::Weight { index } => {
+                self.program.weights.get(index as usize).is_some_and(|w| w.width == WeightWidth::I16)
+            }
+            _ => false,
+        })
     }
 
     fn replay(&mut self, run: Vec<bool>, keys: &Keys) -> Result<(), ExecError> {
@@ -244,6 +284,14 @@ impl<'a> Machine<'a> {
                 }
                 buffer
             }
+            Inst::Conv(shape) if self.fitting(&instruction.inputs, ty, shape).is_some() => {
+                let arranged = self.fitting(&instruction.inputs, ty, shape);
+                let x = instruction.inputs.first().and_then(|b| self.buffer(*b));
+                let (Some(arranged), Some(x)) = (arranged, x) else { return Err(unverified("an operand is missing")) };
+                let mut out = Buffer::zeros(ty);
+                self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
+                out
+            }
             inst => {
                 let mut operands = Vec::with_capacity(instruction.inputs.len());
                 for b in &instruction.inputs {
@@ -254,6 +302,12 @@ impl<'a> Machine<'a> {
         };
         self.write(target, buffer, inference);
         Ok(())
+    }
+
+    /// The arranged weights of a convolution.
+    fn fitting(&self, inputs: &[BufferId], out: Type, shape: &ConvShape) -> Option<&Arranged> {
+        let (Type::Ring { bits, .. }, [_, w]) = (out, inputs) else { return None };
+        self.arranged.get(*w as usize)?.as_ref().filter(|a| a.fits(bits, shape))
     }
 
     fn buffer(&self, b: BufferId) -> Option<&Buffer> {

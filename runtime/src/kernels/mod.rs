@@ -10,16 +10,21 @@
 //! the call. Sizes are those that the program's verifier proved. `bits` is the width of the
 //! result's modulus, `len` the bits in a plane.
 
+mod bits;
 pub(crate) mod blocks;
 mod conv;
 pub(crate) mod plain;
-mod simd;
+mod scratch;
 #[cfg(test)]
 mod tests;
+
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
 
 use bcc_ir::geometry::{ConvShape, PoolShape};
 use bcc_ir::program::{BlockMap, Source};
 
+pub use conv::Arranged;
 pub use plain::compare::Masked;
 pub use plain::gate::Select;
 
@@ -59,6 +64,16 @@ pub trait Kernels: Send + Sync {
     /// Convolution.
     fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
         plain::linear::conv(bits, shape, x, w, out);
+    }
+    /// Weights as [`conv_arranged`](Self::conv_arranged) reads them, where that is faster; `narrow` if they are
+    /// integers of at most 16 bits with their sign.
+    fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+        let _ = (bits, narrow, shape, w);
+        None
+    }
+    /// Convolution with weights that this set has arranged for it.
+    fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+        let _ = (weights, x, out);
     }
     /// Sum over each window.
     fn sum_pool(&self, bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) {
@@ -164,8 +179,16 @@ impl<T: conv::Tile> Kernels for Blocked<T> {
         conv::conv(&self.0, bits, shape, x, w, out);
     }
 
+    fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+        conv::arrange(&self.0, bits, narrow, shape, w)
+    }
+
+    fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+        conv::product(&self.0, weights, x, out);
+    }
+
     fn to_bits(&self, low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
-        simd::to_bits(low, pad, x, out);
+        bits::to_bits(low, pad, x, out);
     }
 }
 
@@ -176,11 +199,13 @@ pub fn plain() -> &'static dyn Kernels {
 
 /// Every set that this processor can run, the plain one first, the fastest last.
 pub fn available() -> Vec<&'static dyn Kernels> {
-    let mut sets: Vec<&'static dyn Kernels> = vec![&Plain, &Blocked(simd::Portable)];
+    let mut sets: Vec<&'static dyn Kernels> = vec![&Plain, &Blocked(conv::Portable)];
     #[cfg(target_arch = "x86_64")]
     {
-        sets.extend(simd::Avx2::new().map(|t| t.set()));
-        sets.extend(simd::Avx512::new().map(|t| t.set()));
+        static AVX2: OnceLock<Option<Blocked<conv::Avx2>>> = OnceLock::new();
+        static AVX512: OnceLock<Option<Blocked<conv::Avx512>>> = OnceLock::new();
+        sets.extend(AVX2.get_or_init(|| conv::Avx2::new().map(Blocked)).iter().map(|s| s as &dyn Kernels));
+        sets.extend(AVX512.get_or_init(|| conv::Avx512::new().map(Blocked)).iter().map(|s| s as &dyn Kernels));
     }
     sets
 }

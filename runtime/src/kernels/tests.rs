@@ -30,6 +30,25 @@ fn check_conv(bits: u8, shape: ConvShape) {
         let mut got = vec![0; want.len()];
         k.conv(bits, &shape, &x, &w, &mut got);
         assert!(got == want, "{} differs at {shape}, {bits} bits", k.name());
+        if let Some(arranged) = k.arrange(bits, false, &shape, &w) {
+            assert!(arranged.fits(bits, &shape));
+            got.fill(0);
+            k.conv_arranged(&arranged, &x, &mut got);
+            assert!(got == want, "{} differs at {shape}, {bits} bits, arranged", k.name());
+        }
+    }
+    // Weights of 16 bits, the extremes among them.
+    let m = mask(bits);
+    let edges = [0x7fff, 0x8000u64.wrapping_neg(), 0, u64::MAX];
+    let narrow = w.iter().zip(0..).map(|(w, i)| if i % 3 == 0 { edges[i % 4] } else { *w as i16 as u64 } & m);
+    let w: Vec<u64> = narrow.collect();
+    plain().conv(bits, &shape, &x, &w, &mut want);
+    for k in others() {
+        if let Some(arranged) = k.arrange(bits, true, &shape, &w) {
+            let mut got = vec![0; want.len()];
+            k.conv_arranged(&arranged, &x, &mut got);
+            assert!(got == want, "{} differs at {shape}, {bits} bits, narrow weights", k.name());
+        }
     }
 }
 
@@ -58,15 +77,37 @@ fn conv_windows() {
             for stride in [[1, 1], [2, 2], [3, 1]] {
                 for dilation in [[1, 1], [2, 3]] {
                     for pad in [[0, 0, 0, 0], [1, 0, 2, 3], [9, 9, 9, 9]] {
-                        for out_channels in [8, 40] {
+                        for (out_channels, bits) in [(8, 33), (40, 40), (8, 12)] {
                             let window = Window { kernel, stride, dilation, pad };
                             let shape = ConvShape { in_channels: 8, input: [13, 21], out_channels, groups, window };
                             if shape.output().is_some() {
-                                check_conv(33, shape);
+                                check_conv(bits, shape);
                             }
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn conv_moduli() {
+    // Deeper than a slice, so that sums of extremes would leave 32 bits.
+    let window = Window::new([1, 1]);
+    let shape = ConvShape { in_channels: 500, input: [3, 7], out_channels: 9, groups: 1, window };
+    for bits in 1..=64 {
+        check_conv(bits, shape);
+        let (low, m) = (1u64 << (bits - 1), mask(bits));
+        for (x, w) in [(low, low), (m, m), (low, m), (0x7ff & m, 0x7ff & m), (0x800 & m, 0x800 & m)] {
+            let x = vec![x; shape.input_len().unwrap()];
+            let w = vec![w; shape.weight_len().unwrap()];
+            let mut want = vec![0; shape.output_len().unwrap()];
+            plain().conv(bits, &shape, &x, &w, &mut want);
+            for k in others() {
+                let mut got = vec![0; want.len()];
+                k.conv(bits, &shape, &x, &w, &mut got);
+                assert!(got == want, "{} differs at {bits} bits", k.name());
             }
         }
     }

@@ -265,6 +265,9 @@ impl<'a> Session<'a> {
         if let Some(stored) = stored {
             keys.model = stored.keys;
             self.machine.resume(stored.received, &keys)?;
+            self.machine.settle();
+            ready(role, channels, options.timeout)?;
+            self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
             return Ok(keys);
         }
         for pair in [Pair::ClientDealer, Pair::ServerDealer] {
@@ -275,7 +278,6 @@ impl<'a> Session<'a> {
         }
         channels.begin(Phase::Setup, 0);
         self.machine.run(Phase::Setup, &keys, channels, &mut Io::default())?;
-        ready(role, channels, options.timeout)?;
         self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
         if let Some(directory) = &options.state {
             let id = match &met[Role::Server.index()] {
@@ -284,6 +286,10 @@ impl<'a> Session<'a> {
             };
             state::save(directory, role, self.binding, id, &keys.model, &self.machine.received())?;
         }
+        let start = Instant::now();
+        self.machine.settle();
+        ready(role, channels, options.timeout)?;
+        self.seconds[Phase::Setup.index()] += start.elapsed().as_secs_f64();
         Ok(keys)
     }
 
@@ -336,6 +342,7 @@ impl<'a> Session<'a> {
             material
         };
         self.machine.restore(material.carried, i)?;
+        self.machine.settle();
         ready(role, channels, self.party.options.timeout)?;
         let keys = Keys { inference: material.keys, ..Keys::default() };
         self.online(i, &keys, channels)

@@ -238,8 +238,12 @@ impl Lowering<'_> {
                     ConstData::Int(v) => v.clone(),
                     ConstData::Float(_) => Vec::new(),
                 };
-                let narrow = !wide && values.iter().all(|v| i32::try_from(*v).is_ok());
-                let width = if narrow { WeightWidth::I32 } else { WeightWidth::I64 };
+                let fits = |bits: u32| values.iter().all(|v| *v >> (bits - 1) == *v >> 63);
+                let width = match wide {
+                    false if fits(16) => WeightWidth::I16,
+                    false if fits(32) => WeightWidth::I32,
+                    _ => WeightWidth::I64,
+                };
                 let entry = WeightEntry { name: constant.name.clone(), len: values.len(), width };
                 self.b.program.weights.push(entry);
                 self.weights.push(values);

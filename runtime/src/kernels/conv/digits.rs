@@ -1,0 +1,210 @@
+//! Integers modulo `2^k` as signed digits of at most 16 bits, and the products of digits that make a
+//! product.
+//!
+//! `v = sum of d_i 2^(p_i)` and `w = sum of e_j 2^(q_j)`, modulo `2^k`, so `v w` is the sum of
+//! `d_i e_j 2^(p_i + q_j)` over the pairs with `p_i + q_j < k`. Processors multiply 16-bit integers at
+//! many times the rate of 64-bit ones, but sum them up in 32 bits. That is enough where
+//! `k - (p_i + q_j) <= 32`, since the sum counts modulo that power of two only; where it is not, digits are
+//! so narrow that the sum over [`SLICE`] products of each pair stays below `2^31`.
+
+use std::sync::OnceLock;
+
+/// Products that are summed up in 32 bits, for each pair of digits.
+pub const SLICE: usize = 240;
+
+/// Bits of the widest digit.
+const WIDEST: u8 = 16;
+
+/// How an operand is taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// Bits of every digit, the lowest first.
+    widths: Vec<u8>,
+}
+
+impl Split {
+    /// Number of digits.
+    pub fn len(&self) -> usize {
+        self.widths.len()
+    }
+
+    /// Position of a digit's lowest bit.
+    pub fn start(&self, digit: usize) -> u8 {
+        self.widths[..digit].iter().sum()
+    }
+
+    /// Writes digit number `digit` of every value; `to` is as long as `values`.
+    ///
+    /// Half of every digit's range but the last one's is added before and taken off again behind, which
+    /// makes digits signed without a carry from one to the next. What the last digit has in excess counts
+    /// `2^k` or more.
+    #[inline(always)]
+    pub fn write(&self, digit: usize, values: &[u64], to: &mut [i16]) {
+        let start = self.start(digit);
+        let low = &self.widths[..self.len() - 1];
+        let bias = (0..low.len()).fold(0u64, |sum, i| sum.wrapping_add(1 << (self.start(i) + low[i] - 1)));
+        if digit < low.len() {
+            let (mask, half) = (u64::MAX >> (64 - low[digit]), 1u64 << (low[digit] - 1));
+            for (y, v) in to.iter_mut().zip(values) {
+                *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half as u16) as i16;
+            }
+        } else {
+            for (y, v) in to.iter_mut().zip(values) {
+                *y = (v.wrapping_add(bias) >> start) as i16;
+            }
+        }
+    }
+}
+
+/// Pairs of digits that count the same power of two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// The exponent.
+    pub shift: u8,
+    /// Digits of the left and of the right operand.
+    pub pairs: Vec<[usize; 2]>,
+}
+
+/// How products modulo a power of two are made of products of digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheme {
+    /// Digits of the left operand.
+    pub left: Split,
+    /// Digits of the right operand.
+    pub right: Split,
+    /// Every pair that counts, once.
+    pub terms: Vec<Term>,
+}
+
+impl Scheme {
+    /// For operands modulo `2^bits`, 1 to 64; `narrow` if the left ones are integers of at most 16 bits with
+    /// their sign.
+    pub fn of(bits: u8, narrow: bool) -> &'static Scheme {
+        static ALL: [[OnceLock<Scheme>; 65]; 2] = [const { [const { OnceLock::new() }; 65] }; 2];
+        let bits = bits.clamp(1, 64);
+        ALL[usize::from(narrow)][usize::from(bits)].get_or_init(|| Scheme::best(bits, narrow && bits > WIDEST))
+    }
+
+    /// The scheme of the fewest pairs, of those the one of the fewest terms.
+    fn best(bits: u8, narrow: bool) -> Scheme {
+        let mut best = None;
+        extend(bits, narrow, &mut Vec::new(), &mut best);
+        best.expect("digits of 8 bits fit every modulus")
+    }
+
+    fn new(bits: u8, left: Split, right: Split) -> Scheme {
+        let mut terms: Vec<Term> = Vec::new();
+        for i in 0..left.len() {
+            for j in 0..right.len() {
+                let shift = left.start(i) + right.start(j);
+                if shift < bits {
+                    match terms.iter_mut().find(|t| t.shift == shift) {
+                        Some(term) => term.pairs.push([i, j]),
+                        None => terms.push(Term { shift, pairs: vec![[i, j]] }),
+                    }
+                }
+            }
+        }
+        Scheme { left, right, terms }
+    }
+
+    /// What is least where it is best: the number of pairs, then that of terms.
+    fn cost(&self) -> (usize, usize) {
+        (self.pairs(), self.terms.len())
+    }
+
+    /// Multiplications of digits that a multiplication takes.
+    pub fn pairs(&self) -> usize {
+        self.terms.iter().map(|t| t.pairs.len()).sum()
+    }
+
+    /// Whether every sum that must be exact is.
+    fn exact(&self, bits: u8) -> bool {
+        self.terms.iter().filter(|t| bits - t.shift > 32).all(|t| {
+            let largest = |[i, j]: &[usize; 2]| 1u64 << (self.left.widths[*i] - 1 + self.right.widths[*j] - 1);
+            t.pairs.iter().map(largest).sum::<u64>() * (SLICE as u64) < 1 << 31
+        })
+    }
+}
+
+/// Tries every list of widths, 8 to 16 bits each, that begins with `widths` and fills `bits`.
+fn extend(bits: u8, narrow: bool, widths: &mut Vec<u8>, best: &mut Option<Scheme>) {
+    let left = if narrow { vec![WIDEST] } else { widths.clone() };
+    let scheme = Scheme::new(bits, Split { widths: left }, Split { widths: widths.clone() });
+    let filled: u8 = widths.iter().sum();
+    if !widths.is_empty() {
+        // More digits make more pairs and larger sums.
+        if best.as_ref().is_some_and(|b| scheme.cost() >= b.cost()) || !scheme.exact(bits) {
+            return;
+        }
+        if filled == bits {
+            *best = Some(scheme);
+            return;
+        }
+    }
+    for width in (WIDEST / 2..=WIDEST.min(bits - filled)).rev() {
+        widths.push(width);
+        extend(bits, narrow, widths, best);
+        widths.pop();
+    }
+    if bits - filled < WIDEST / 2 {
+        widths.push(bits - filled);
+        extend(bits, narrow, widths, best);
+        widths.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::mask;
+
+    fn values(bits: u8) -> Vec<u64> {
+        let spread = (0..200u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (i % 40));
+        let edges = (0..bits).flat_map(|b| [1u64 << b, (1u64 << b).wrapping_sub(1), (1u64 << b).wrapping_neg()]);
+        spread.chain(edges).map(|v| v & mask(bits)).collect()
+    }
+
+    #[test]
+    fn digits_add_up_and_keep_their_range() {
+        for bits in 1..=64 {
+            for narrow in [false, true] {
+                let split = &Scheme::of(bits, narrow).right;
+                let values = values(bits);
+                let mut sums = vec![0u64; values.len()];
+                for d in 0..split.len() {
+                    let mut digits = vec![0; values.len()];
+                    split.write(d, &values, &mut digits);
+                    for (sum, digit) in sums.iter_mut().zip(digits) {
+                        let half = 1i32 << (split.widths[d] - 1);
+                        assert!(d + 1 == split.len() || (-half..half).contains(&digit.into()), "{bits}: {split:?}");
+                        *sum = sum.wrapping_add((i64::from(digit) as u64) << split.start(d));
+                    }
+                }
+                assert!(sums.iter().zip(&values).all(|(s, v)| s & mask(bits) == *v), "{bits} bits: {split:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn terms_are_exact_where_they_must_be() {
+        for bits in 1..=64 {
+            for narrow in [false, true] {
+                let scheme = Scheme::of(bits, narrow);
+                assert!(scheme.exact(bits), "{bits}: {scheme:?}");
+                let mut seen: Vec<[usize; 2]> = scheme.terms.iter().flat_map(|t| t.pairs.clone()).collect();
+                seen.sort_unstable();
+                let count = seen.len();
+                seen.dedup();
+                assert_eq!(seen.len(), count);
+            }
+        }
+    }
+
+    #[test]
+    fn few_products() {
+        let pairs = |bits, narrow| Scheme::of(bits, narrow).pairs();
+        assert_eq!([16, 24, 32, 40, 48, 56, 64].map(|b| pairs(b, false)), [1, 3, 3, 6, 10, 13, 19]);
+        assert_eq!([16, 24, 32, 40, 48, 56, 64].map(|b| pairs(b, true)), [1, 2, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,156 @@
+//! The right side of the product: input maps as planes of digits, gathered tile by tile.
+
+use bcc_ir::geometry::ConvShape;
+use rayon::prelude::*;
+
+use super::digits::Split;
+use super::tile::{COLUMNS, Job, Pair, Tile, pair};
+use crate::kernels::scratch::Scratch;
+
+/// Output pixels of a task.
+pub const TILE: usize = 4 * COLUMNS;
+/// Digits that are copied at a time; copies run over into what the next one writes.
+const COPY: usize = 16;
+
+/// The maps of some channels, one plane for each digit: padded, the columns of a row sorted by their
+/// residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
+pub struct Maps {
+    planes: Scratch<i16>,
+    digits: usize,
+    /// Elements of all maps in one digit's plane.
+    plane: usize,
+    /// First element of every row of the right matrix, for the first output pixel.
+    taps: Vec<usize>,
+    /// Distance between output rows.
+    row: usize,
+    /// Width of the output.
+    width: usize,
+}
+
+/// Neighbouring pixels of a tile.
+struct Run {
+    /// First pixel, in the tile.
+    at: usize,
+    /// Pixels.
+    len: usize,
+    /// Where the first one's window begins in a map.
+    from: usize,
+}
+
+impl Maps {
+    /// Digits of `x`, `channels` maps that one group of `shape` reads.
+    pub fn new<T: Tile>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[u64]) -> Maps {
+        let flat = flattened(shape);
+        let shape = flat.as_ref().unwrap_or(shape);
+        let [in_h, in_w] = shape.input;
+        let [top, left, bottom, right] = shape.window.pad;
+        let [step_y, step_x] = shape.window.stride;
+        let [kh, kw] = shape.window.kernel;
+        let [dilation_y, dilation_x] = shape.window.dilation;
+        let (height, across) = (top + in_h + bottom, (left + in_w + right).div_ceil(step_x));
+        let map = height * step_x * across;
+        let plane = channels * map;
+        let mut planes = Scratch::new(split.len() * plane + COPY);
+        let columns = Columns { split, left, width: in_w, step: step_x, across };
+        planes[..split.len() * plane].par_chunks_exact_mut(map.max(1)).enumerate().for_each(|(i, to)| {
+            let x = &x[i % channels * in_h * in_w..][..in_h * in_w];
+            tile.run(OneMap { columns, digit: i / channels, x, to: &mut to[top * step_x * across..] });
+        });
+        let tap = |depth: usize| {
+            let (c, ky, kx) = (depth / (kh * kw), depth / kw % kh * dilation_y, depth % kw * dilation_x);
+            c * map + (ky * step_x + kx % step_x) * across + kx / step_x
+        };
+        Maps {
+            planes,
+            digits: split.len(),
+            plane,
+            taps: (0..channels * kh * kw).map(tap).collect(),
+            row: step_y * step_x * across,
+            width: shape.output().map_or(1, |[_, w]| w),
+        }
+    }
+
+    /// Writes pairs `pairs` of the right matrix's rows for the output pixels `first .. first + count`, at
+    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `pairs.len()` entries each.
+    /// Columns past the last pixel hold anything.
+    #[inline(always)]
+    pub fn pack(&self, pairs: std::ops::Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
+        let (slice, panels) = (pairs.len(), count.div_ceil(COLUMNS));
+        let runs = self.runs(first, count);
+        for (i, p) in pairs.enumerate() {
+            for digit in 0..self.digits {
+                let mut rows = [[0i16; TILE + COPY]; 2];
+                for (row, tap) in rows.iter_mut().zip(&self.taps[2 * p..]) {
+                    for run in &runs {
+                        let from = &self.planes[digit * self.plane + tap + run.from..];
+                        for at in (0..run.len).step_by(COPY) {
+                            row[run.at + at..][..COPY].copy_from_slice(&from[at..at + COPY]);
+                        }
+                    }
+                }
+                for panel in 0..panels {
+                    let to = &mut to[(digit * panels + panel) * slice + i];
+                    let (even, odd) = (&rows[0][panel * COLUMNS..], &rows[1][panel * COLUMNS..]);
+                    for ((y, even), odd) in to.iter_mut().zip(even).zip(odd) {
+                        *y = pair(*even, *odd);
+                    }
+                }
+            }
+        }
+    }
+
+    fn runs(&self, first: usize, count: usize) -> Vec<Run> {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        while at < count {
+            let (y, x) = ((first + at) / self.width, (first + at) % self.width);
+            let len = (self.width - x).min(count - at);
+            runs.push(Run { at, len, from: y * self.row + x });
+            at += len;
+        }
+        runs
+    }
+}
+
+/// How the rows of a map are laid out.
+#[derive(Clone, Copy)]
+struct Columns<'a> {
+    split: &'a Split,
+    left: usize,
+    width: usize,
+    step: usize,
+    across: usize,
+}
+
+/// A digit of one map, into its rows from the first one behind the upper padding on.
+struct OneMap<'a> {
+    columns: Columns<'a>,
+    digit: usize,
+    x: &'a [u64],
+    to: &'a mut [i16],
+}
+
+impl Job for OneMap<'_> {
+    #[inline(always)]
+    fn work(self) {
+        let Columns { split, left, width, step, across } = self.columns;
+        let mut digits = Scratch::<i16>::new(width);
+        for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across)) {
+            if step == 1 {
+                split.write(self.digit, x, &mut to[left..left + width]);
+            } else {
+                split.write(self.digit, x, &mut digits);
+                for (i, v) in digits.iter().enumerate() {
+                    to[(left + i) % step * across + (left + i) / step] = *v;
+                }
+            }
+        }
+    }
+}
+
+/// A convolution that looks at single pixels, as one over maps of a single row.
+fn flattened(shape: &ConvShape) -> Option<ConvShape> {
+    let window = &shape.window;
+    let single = window.kernel == [1, 1] && window.stride == [1, 1] && window.pad == [0; 4];
+    single.then(|| ConvShape { input: [1, shape.input[0] * shape.input[1]], ..*shape })
+}

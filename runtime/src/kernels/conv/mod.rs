@@ -1,0 +1,130 @@
+//! Convolution: a product of matrices of digits, or directly where a group has few output channels.
+
+mod digits;
+mod maps;
+mod product;
+mod tile;
+
+use std::ops::Range;
+
+use bcc_ir::geometry::{ConvShape, Window};
+use bcc_ir::time::NARROW;
+use rayon::prelude::*;
+
+pub use product::{Arranged, product};
+#[cfg(target_arch = "x86_64")]
+pub use tile::{Avx2, Avx512};
+#[cfg(test)]
+pub use tile::{COLUMNS, ROWS};
+pub use tile::{Portable, Tile};
+
+use crate::buffer::mask;
+
+/// How a convolution is computed.
+enum Way {
+    /// Row by row and tap by tap.
+    Direct,
+    /// One dot product per output.
+    Dense,
+    /// As a product of matrices.
+    Product,
+}
+
+fn way(shape: &ConvShape) -> Way {
+    let pixel = Window { stride: shape.window.stride, ..Window::new([1, 1]) };
+    if shape.out_channels / shape.groups < NARROW {
+        Way::Direct
+    } else if shape.input == [1, 1] && shape.window == pixel {
+        Way::Dense
+    } else {
+        Way::Product
+    }
+}
+
+/// Weights as [`product()`] reads them, for a convolution that it computes.
+pub fn arrange<T: Tile>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+    shape.output()?;
+    matches!(way(shape), Way::Product).then(|| Arranged::new(tile, bits, narrow, shape, w))
+}
+
+/// Convolution on a tile kernel.
+pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+    if shape.output().is_none() {
+        return;
+    }
+    match way(shape) {
+        Way::Direct => direct(bits, shape, x, w, out),
+        Way::Dense => dense(tile, bits, shape, x, w, out),
+        Way::Product => product(tile, &Arranged::new(tile, bits, false, shape, w), x, out),
+    }
+}
+
+/// One dot product per output: maps of one pixel.
+fn dense<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+    let in_group = shape.in_channels / shape.groups;
+    let out_group = shape.out_channels / shape.groups;
+    out.par_iter_mut().with_min_len(32).enumerate().for_each(|(o, y)| {
+        let first = o / out_group * in_group;
+        *y = tile.dot(&w[o * in_group..][..in_group], &x[first..first + in_group]) & mask(bits);
+    });
+}
+
+/// Row by row and tap by tap: few output channels in a group, depthwise ones above all.
+fn direct(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+    let Some([height, width]) = shape.output() else { return };
+    let [in_h, in_w] = shape.input;
+    let [kh, kw] = shape.window.kernel;
+    let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+    out.par_chunks_exact_mut(height * width).enumerate().for_each(|(o, out)| {
+        let first = o / out_group * in_group;
+        for (c, map) in x[first * in_h * in_w..].chunks_exact(in_h * in_w).take(in_group).enumerate() {
+            let taps = &w[(o * in_group + c) * kh * kw..][..kh * kw];
+            for (oy, row) in out.chunks_exact_mut(width).enumerate() {
+                for ky in 0..kh {
+                    let Some(iy) = inside(shape.window.position(0, oy, ky), in_h) else { continue };
+                    for kx in 0..kw {
+                        let (range, from) = columns(shape, kx, width);
+                        if !range.is_empty() {
+                            add_scaled(
+                                taps[ky * kw + kx],
+                                &map[iy * in_w + from..(iy + 1) * in_w],
+                                shape.window.stride[1],
+                                &mut row[range],
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        out.iter_mut().for_each(|y| *y &= mask(bits));
+    });
+}
+
+fn add_scaled(factor: u64, from: &[u64], step: usize, to: &mut [u64]) {
+    if step == 1 {
+        for (y, x) in to.iter_mut().zip(from) {
+            *y = y.wrapping_add(factor.wrapping_mul(*x));
+        }
+    } else {
+        for (y, x) in to.iter_mut().zip(from.iter().step_by(step)) {
+            *y = y.wrapping_add(factor.wrapping_mul(*x));
+        }
+    }
+}
+
+fn inside(position: isize, size: usize) -> Option<usize> {
+    usize::try_from(position).ok().filter(|p| *p < size)
+}
+
+/// Outputs of a row whose tap `kx` is not in the padding, and the first one's input column.
+fn columns(shape: &ConvShape, kx: usize, width: usize) -> (Range<usize>, usize) {
+    let step = shape.window.stride[1];
+    let offset = shape.window.position(1, 0, kx);
+    let first = if offset < 0 { offset.unsigned_abs().div_ceil(step) } else { 0 };
+    let room = shape.input[1] as isize - offset;
+    let end = if room <= 0 { 0 } else { ((room as usize - 1) / step + 1).min(width) };
+    if first >= end {
+        return (0..0, 0);
+    }
+    (first..end, (first as isize * step as isize + offset) as usize)
+}

@@ -1,0 +1,215 @@
+//! Convolution as a blocked matrix product of digits.
+//!
+//! Weights are the left matrix, `out_group x depth` with `depth` one column per input channel and tap; the
+//! right matrix, `depth x pixels`, exists only as panels of one tile of output pixels and one slice of the
+//! depth. Tiles are independent tasks.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use bcc_ir::geometry::ConvShape;
+use rayon::prelude::*;
+use zeroize::Zeroize;
+
+use super::digits::{SLICE, Scheme, Split};
+use super::maps::{Maps, TILE};
+use super::tile::{COLUMNS, Job, Pair, ROWS, Tile, pair};
+use crate::buffer::mask;
+use crate::kernels::scratch::Scratch;
+
+/// The left matrix of a group as planes of digits: rows of pairs, a whole number of [`ROWS`].
+struct Left {
+    pairs: Scratch<Pair>,
+    /// Pairs of a row.
+    row: usize,
+    /// Pairs of a digit's plane.
+    plane: usize,
+}
+
+/// A digit of one row of weights.
+struct OneRow<'a> {
+    split: &'a Split,
+    digit: usize,
+    w: &'a [u64],
+    to: &'a mut [Pair],
+}
+
+impl Job for OneRow<'_> {
+    #[inline(always)]
+    fn work(self) {
+        const PART: usize = 256;
+        let mut digits = [0i16; PART];
+        for (to, w) in self.to.chunks_mut(PART / 2).zip(self.w.chunks(PART)) {
+            self.split.write(self.digit, w, &mut digits[..w.len()]);
+            // The second half of an odd row's last pair.
+            digits[w.len()..].iter_mut().take(1).for_each(|d| *d = 0);
+            for (y, d) in to.iter_mut().zip(digits.as_chunks::<2>().0) {
+                *y = pair(d[0], d[1]);
+            }
+        }
+        digits.zeroize();
+    }
+}
+
+impl Left {
+    fn new<T: Tile>(tile: &T, split: &Split, w: &[u64], rows: usize, depth: usize) -> Left {
+        let row = depth.div_ceil(2);
+        let plane = rows.next_multiple_of(ROWS) * row;
+        let mut pairs = Scratch::new(split.len() * plane);
+        for (digit, plane) in pairs.chunks_exact_mut(plane).enumerate() {
+            plane
+                .par_chunks_exact_mut(row)
+                .zip(w.par_chunks_exact(depth))
+                .for_each(|(to, w)| tile.run(OneRow { split, digit, w, to }));
+        }
+        Left { pairs, row, plane }
+    }
+
+    /// A slice of [`ROWS`] rows of a digit.
+    #[inline(always)]
+    fn rows(&self, digit: usize, panel: usize, slice: Range<usize>) -> [&[Pair]; ROWS] {
+        std::array::from_fn(|r| {
+            &self.pairs[digit * self.plane + (panel * ROWS + r) * self.row..][slice.start..slice.end]
+        })
+    }
+}
+
+/// The output, written by tasks at places that do not overlap.
+struct Shared<'a> {
+    start: *mut u64,
+    len: usize,
+    borrow: PhantomData<&'a mut [u64]>,
+}
+
+// SAFETY: the pointer is only used in `Shared::add`, whose callers write disjoint places.
+#[allow(unsafe_code)]
+unsafe impl Sync for Shared<'_> {}
+
+impl Shared<'_> {
+    /// Adds `values` to the elements from `at` on and keeps the bits of `mask`.
+    ///
+    /// # Safety
+    /// No two tasks may touch the same element at the same time.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn add(&self, at: usize, values: &[u64], mask: u64) {
+        assert!(at + values.len() <= self.len, "a tile lies inside the output");
+        // SAFETY: the range is inside the exclusively borrowed output, and by the function's
+        // contract nobody else touches it now.
+        let to = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
+        for (y, v) in to.iter_mut().zip(values) {
+            *y = y.wrapping_add(*v) & mask;
+        }
+    }
+}
+
+/// Weights of a convolution as the product reads them.
+pub struct Arranged {
+    bits: u8,
+    shape: ConvShape,
+    scheme: &'static Scheme,
+    groups: Vec<Left>,
+}
+
+impl Arranged {
+    /// Arranges `w`. `narrow` as in [`Scheme::of`].
+    pub fn new<T: Tile>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Arranged {
+        let scheme = Scheme::of(bits, narrow);
+        let rows = shape.out_channels / shape.groups;
+        let depth = shape.in_channels / shape.groups * shape.window.kernel[0] * shape.window.kernel[1];
+        let groups = w.chunks_exact(rows * depth).map(|w| Left::new(tile, &scheme.left, w, rows, depth)).collect();
+        Arranged { bits, shape: *shape, scheme, groups }
+    }
+
+    /// Whether it was made for this convolution.
+    pub fn fits(&self, bits: u8, shape: &ConvShape) -> bool {
+        (self.bits, &self.shape) == (bits, shape)
+    }
+}
+
+/// Adds a convolution to `out`, reduced.
+pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+    let Arranged { bits, shape, scheme, groups } = weights;
+    let Some([height, width]) = shape.output() else { return };
+    let pixels = height * width;
+    let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+    let map = shape.input[0] * shape.input[1];
+    let panels = out_group.div_ceil(ROWS);
+    let tiles = pixels.div_ceil(TILE);
+    // Few tiles: share the rows among tasks too, each gathering the right side anew.
+    let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
+    for (group, left) in groups.iter().enumerate() {
+        let right = Maps::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
+        let target = &mut out[group * out_group * pixels..][..out_group * pixels];
+        let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
+        (0..tiles * parts).into_par_iter().for_each(|task| {
+            let (t, part) = (task / parts, task % parts);
+            tile.run(Rectangle {
+                tile,
+                scheme,
+                mask: mask(*bits),
+                left,
+                right: &right,
+                target: &target,
+                rows: out_group,
+                pixels,
+                panels: part * panels / parts..(part + 1) * panels / parts,
+                columns: t * TILE..pixels.min((t + 1) * TILE),
+            });
+        });
+    }
+}
+
+/// Some rows and columns of the product.
+struct Rectangle<'a, T> {
+    tile: &'a T,
+    scheme: &'a Scheme,
+    mask: u64,
+    left: &'a Left,
+    right: &'a Maps,
+    target: &'a Shared<'a>,
+    /// Rows and columns of the whole product.
+    rows: usize,
+    pixels: usize,
+    panels: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<T: Tile> Job for Rectangle<'_, T> {
+    #[inline(always)]
+    fn work(self) {
+        let (first, count) = (self.columns.start, self.columns.len());
+        let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
+        let mut packed = Scratch::<[Pair; COLUMNS]>::new(scheme.right.len() * blocks * (SLICE / 2).min(self.left.row));
+        for start in (0..self.left.row).step_by(SLICE / 2) {
+            let slice = start..(start + SLICE / 2).min(self.left.row);
+            self.right.pack(slice.clone(), first, count, &mut packed);
+            for panel in self.panels.clone() {
+                for block in 0..blocks {
+                    let used = COLUMNS.min(count - block * COLUMNS);
+                    let mut sums = [[0u64; COLUMNS]; ROWS];
+                    for term in &scheme.terms {
+                        let mut part = [[0i32; COLUMNS]; ROWS];
+                        for &[l, r] in &term.pairs {
+                            let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
+                            self.tile.multiply(self.left.rows(l, panel, slice.clone()), right, used, &mut part);
+                        }
+                        for (sums, part) in sums.iter_mut().zip(&part) {
+                            for (y, p) in sums.iter_mut().zip(part) {
+                                *y = y.wrapping_add((i64::from(*p) as u64) << term.shift);
+                            }
+                        }
+                    }
+                    for (r, sums) in sums.iter().enumerate().take(self.rows - panel * ROWS) {
+                        let at = (panel * ROWS + r) * self.pixels + first + block * COLUMNS;
+                        // SAFETY: tasks differ in their pixels or in their rows.
+                        #[allow(unsafe_code)]
+                        unsafe {
+                            self.target.add(at, &sums[..used], self.mask);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
