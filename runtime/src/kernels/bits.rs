@@ -3,6 +3,7 @@
 use crate::buffer::stride;
 
 /// Transposes a 64 x 64 matrix of bits: bit `c` of word `r` becomes bit `r` of word `c`.
+#[inline(always)]
 pub fn transpose64(m: &mut [u64; 64]) {
     let mut width = 32;
     let mut low = u64::MAX >> 32;
@@ -21,6 +22,7 @@ pub fn transpose64(m: &mut [u64; 64]) {
 }
 
 /// [`super::Kernels::to_bits`], 64 elements at a time.
+#[inline(always)]
 pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
     let n = stride(x.len());
     if n == 0 {

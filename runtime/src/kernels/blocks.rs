@@ -6,6 +6,7 @@ use bcc_ir::program::BlockMap;
 
 /// Calls `f` with a block's number and a range of its pixels, for every row of every block; ranges
 /// come in the order of the pixels.
+#[inline(always)]
 pub fn for_runs(map: &BlockMap, mut f: impl FnMut(usize, Range<usize>)) {
     let [height, width] = map.map;
     let (mut first_block, mut pixel) = (0, 0);
@@ -24,7 +25,7 @@ pub fn for_runs(map: &BlockMap, mut f: impl FnMut(usize, Range<usize>)) {
 }
 
 /// Bit `i` of a plane, 0 or 1.
-#[inline]
+#[inline(always)]
 pub fn bit(plane: &[u64], i: usize) -> u64 {
     plane[i / 64] >> (i % 64) & 1
 }

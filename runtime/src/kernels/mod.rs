@@ -17,178 +17,168 @@ pub(crate) mod plain;
 mod scratch;
 #[cfg(test)]
 mod tests;
-
-#[cfg(target_arch = "x86_64")]
-use std::sync::OnceLock;
+mod vector;
 
 use bcc_ir::geometry::{ConvShape, PoolShape};
 use bcc_ir::program::{BlockMap, Source};
+
+use conv::Tile;
 
 pub use conv::Arranged;
 pub use plain::compare::Masked;
 pub use plain::gate::Select;
 
-/// A set of kernels; each method does what the [`Inst`](bcc_ir::program::Inst) of its name says.
-pub trait Kernels: Send + Sync {
-    /// Name of the set.
-    fn name(&self) -> &'static str;
-
-    /// `a + b`.
-    fn add(&self, bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::element::add(bits, a, b, out);
-    }
-    /// `a - b`.
-    fn sub(&self, bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::element::sub(bits, a, b, out);
-    }
-    /// `a + value`; with 0 the reduction to a smaller modulus.
-    fn add_const(&self, bits: u8, a: &[u64], value: u64, out: &mut [u64]) {
-        plain::element::add_const(bits, a, value, out);
-    }
-    /// `(a + carry 2^drop mod 2^k) >> drop`.
-    fn truncate(&self, k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) {
-        plain::element::truncate(k, drop, carry, a, out);
-    }
-    /// `low + 2^shift high`.
-    fn join(&self, bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) {
-        plain::element::join(bits, shift, low, high, out);
-    }
-    /// Adds `b[c]` to channel `c`.
-    fn add_bias(&self, bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::element::add_bias(bits, x, b, out);
-    }
-    /// Multiplies every map by `factors`.
-    fn scale(&self, bits: u8, factors: &[u64], x: &[u64], out: &mut [u64]) {
-        plain::element::scale(bits, factors, x, out);
-    }
-    /// Convolution.
-    fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
-        plain::linear::conv(bits, shape, x, w, out);
-    }
-    /// Weights as [`conv_arranged`](Self::conv_arranged) reads them, where that is faster; `narrow` if they are
-    /// integers of at most 16 bits with their sign.
-    fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
-        let _ = (bits, narrow, shape, w);
-        None
-    }
-    /// Convolution with weights that this set has arranged for it.
-    fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
-        let _ = (weights, x, out);
-    }
-    /// Sum over each window.
-    fn sum_pool(&self, bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) {
-        plain::linear::sum_pool(bits, shape, x, out);
-    }
-    /// Positions of the middle axis of `dims`, `[outer, axis, inner]`.
-    fn gather(&self, bits: u8, dims: [usize; 3], indices: &[usize], x: &[u64], out: &mut [u64]) {
-        plain::layout::gather(bits, dims, indices, x, out);
-    }
-    /// Permutation of axes.
-    fn transpose(&self, bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut [u64]) {
-        plain::layout::transpose(bits, shape, perm, x, out);
-    }
-    /// Zeros around maps of `input` pixels: top, left, bottom, right.
-    fn pad(&self, bits: u8, input: [usize; 2], pad: [usize; 4], x: &[u64], out: &mut [u64]) {
-        plain::layout::pad(bits, input, pad, x, out);
-    }
-    /// Channels from operands.
-    fn assemble(&self, bits: u8, inner: usize, sources: &[Source], operands: &[&[u64]], out: &mut [u64]) {
-        plain::layout::assemble(bits, inner, sources, operands, out);
-    }
-
-    /// `a xor b`.
-    fn xor(&self, a: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::bits::xor(a, b, out);
-    }
-    /// `1 xor a xor b`.
-    fn xnor(&self, len: usize, a: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::bits::xnor(len, a, b, out);
-    }
-    /// Planes from operands.
-    fn planes(&self, len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) {
-        plain::bits::planes(len, picks, operands, out);
-    }
-    /// Bits of ring elements as planes.
-    fn to_bits(&self, low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
-        plain::bits::to_bits(low, pad, x, out);
-    }
-    /// A plane as 0 and 1.
-    fn to_ring(&self, plane: &[u64], out: &mut [u64]) {
-        plain::bits::to_ring(plane, out);
-    }
-    /// Whether `a + b >= 2^k`.
-    fn wrap(&self, k: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
-        plain::bits::wrap(k, a, b, out);
-    }
-
-    /// Sums of blocks.
-    fn block_sum(&self, bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) {
-        plain::gate::block_sum(bits, map, x, out);
-    }
-    /// Dealer: products of the bits of nibbles.
-    fn nibble_products(&self, len: usize, t: &[u64], out: &mut [u64]) {
-        plain::compare::nibble_products(len, t, out);
-    }
-    /// Client, server: shares of generate and propagate of nibbles.
-    fn nibble_open(&self, len: usize, public: bool, e: &[u64], products: &[u64], out: &mut [u64]) {
-        plain::compare::nibble_open(len, public, e, products, out);
-    }
-    /// Dealer: products of mask bits.
-    fn carry_products(&self, inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) {
-        plain::compare::carry_products(inputs, len, lambda, out);
-    }
-    /// Client, server: shares of generate and propagate of groups.
-    fn carry_open(&self, inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) {
-        plain::compare::carry_open(inputs, len, public, masked, out);
-    }
-    /// Dealer: `gate * x`.
-    fn gate(&self, map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) {
-        plain::gate::gate(map, gate, x, out);
-    }
-    /// Client, server: a share of `DReLU * z` modulo `2^l` of `z` modulo `2^k`.
-    fn select(&self, [k, l]: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) {
-        plain::gate::select(k, l, map, public, s, out);
-    }
-    /// The public part of a lift from `2^k` to `2^l`.
-    fn lift_public(&self, k: u8, l: u8, d: &[u64], out: &mut [u64]) {
-        plain::gate::lift_public(k, l, d, out);
-    }
-    /// The high part of a share's lift.
-    fn lift_correction(&self, bits: u8, te: &[u64], w: &[u64], ta: &[u64], out: &mut [u64]) {
-        plain::gate::lift_correction(bits, te, w, ta, out);
-    }
+/// Hands the list of kernels that take slices and nothing else to a macro: what each does, the plain one, and
+/// the one that is compiled for every instruction set.
+macro_rules! each_kernel {
+    ($then:ident $($set:tt)*) => {
+        $then! {
+            $($set)*;
+            /// `a + b`.
+            fn add(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::element::add;
+            /// `a - b`.
+            fn sub(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::element::sub;
+            /// `a + value`; with 0 the reduction to a smaller modulus.
+            fn add_const(bits: u8, a: &[u64], value: u64, out: &mut [u64]) = plain::element::add_const;
+            /// `(a + carry 2^drop mod 2^k) >> drop`.
+            fn truncate(k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) = plain::element::truncate;
+            /// `low + 2^shift high`.
+            fn join(bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) = plain::element::join;
+            /// Adds `b[c]` to channel `c`.
+            fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) = plain::element::add_bias;
+            /// Multiplies every map by `factors`.
+            fn scale(bits: u8, factors: &[u64], x: &[u64], out: &mut [u64]) = plain::element::scale;
+            /// Sum over each window.
+            fn sum_pool(bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) = plain::linear::sum_pool;
+            /// Positions of the middle axis of `dims`, `[outer, axis, inner]`.
+            fn gather(bits: u8, dims: [usize; 3], indices: &[usize], x: &[u64], out: &mut [u64]) = plain::layout::gather;
+            /// Permutation of axes.
+            fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut [u64]) = plain::layout::transpose;
+            /// Zeros around maps of `input` pixels: top, left, bottom, right.
+            fn pad(bits: u8, input: [usize; 2], pad: [usize; 4], x: &[u64], out: &mut [u64]) = plain::layout::pad;
+            /// Channels from operands.
+            fn assemble(bits: u8, inner: usize, sources: &[Source], operands: &[&[u64]], out: &mut [u64]) = plain::layout::assemble;
+            /// `a xor b`.
+            fn xor(a: &[u64], b: &[u64], out: &mut [u64]) = plain::bits::xor;
+            /// `1 xor a xor b`.
+            fn xnor(len: usize, a: &[u64], b: &[u64], out: &mut [u64]) = plain::bits::xnor;
+            /// Planes from operands.
+            fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) = plain::bits::planes;
+            /// Bits of ring elements as planes.
+            fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits;
+            /// A plane as 0 and 1.
+            fn to_ring(plane: &[u64], out: &mut [u64]) = plain::bits::to_ring;
+            /// Whether `a + b >= 2^k`.
+            fn wrap(k: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::bits::wrap;
+            /// Sums of blocks.
+            fn block_sum(bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) = plain::gate::block_sum | vector::gate::block_sum;
+            /// Dealer: products of the bits of nibbles.
+            fn nibble_products(len: usize, t: &[u64], out: &mut [u64]) = plain::compare::nibble_products | vector::compare::nibble_products;
+            /// Client, server: shares of generate and propagate of nibbles.
+            fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &mut [u64]) = plain::compare::nibble_open | vector::compare::nibble_open;
+            /// Dealer: products of mask bits.
+            fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) = plain::compare::carry_products;
+            /// Client, server: shares of generate and propagate of groups.
+            fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) = plain::compare::carry_open;
+            /// Dealer: `gate * x`.
+            fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) = plain::gate::gate | vector::gate::gate;
+            /// Client, server: a share of `DReLU * z` modulo `2^l` of `z` modulo `2^k`.
+            fn select(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) = plain::gate::select | vector::gate::select;
+            /// The public part of a lift from `2^k` to `2^l`.
+            fn lift_public(k: u8, l: u8, d: &[u64], out: &mut [u64]) = plain::gate::lift_public;
+            /// The high part of a share's lift.
+            fn lift_correction(bits: u8, te: &[u64], w: &[u64], ta: &[u64], out: &mut [u64]) = plain::gate::lift_correction;
+        }
+    };
 }
+
+/// The last of one or two.
+macro_rules! last {
+    ($plain:path) => {
+        $plain
+    };
+    ($plain:path, $fast:path) => {
+        $fast
+    };
+}
+
+/// The trait, with the plain kernels as defaults.
+macro_rules! declare {
+    (; $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $plain:path $(| $fast:path)?;)*) => {
+        /// A set of kernels; each method does what the [`Inst`](bcc_ir::program::Inst) of its name says.
+        pub trait Kernels: Send + Sync {
+            /// Name of the set.
+            fn name(&self) -> &'static str;
+
+            /// Convolution.
+            fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+                plain::linear::conv(bits, shape, x, w, out);
+            }
+            /// Weights as [`conv_arranged`](Self::conv_arranged) reads them, where that is faster; `narrow` if
+            /// they are integers of at most 16 bits with their sign.
+            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+                let _ = (bits, narrow, shape, w);
+                None
+            }
+            /// Convolution with weights that this set has arranged for it.
+            fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+                let _ = (weights, x, out);
+            }
+
+            $($(#[$doc])* fn $name(&self, $($arg: $ty),*) {
+                $plain($($arg),*);
+            })*
+        }
+    };
+}
+
+/// A set around a tile kernel, compiled for its instruction set.
+macro_rules! set {
+    ($set:ty, #[$features:meta]; $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $plain:path $(| $fast:path)?;)*) => {
+        impl Kernels for $set {
+            fn name(&self) -> &'static str {
+                Tile::name(self)
+            }
+
+            fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+                conv::conv(self, bits, shape, x, w, out);
+            }
+
+            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+                conv::arrange(self, bits, narrow, shape, w)
+            }
+
+            fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+                conv::product(self, weights, x, out);
+            }
+
+            $(fn $name(&self, $($arg: $ty),*) {
+                #[$features]
+                fn compiled($($arg: $ty),*) {
+                    last!($plain $(, $fast)?)($($arg),*);
+                }
+                // SAFETY: a set exists only where the processor has its instructions.
+                #[allow(unsafe_code, unused_unsafe)]
+                unsafe {
+                    compiled($($arg),*)
+                }
+            })*
+        }
+    };
+}
+
+each_kernel!(declare);
+each_kernel!(set conv::Portable, #[inline]);
+#[cfg(target_arch = "x86_64")]
+each_kernel!(set conv::Avx2, #[target_feature(enable = "avx2")]);
+#[cfg(target_arch = "x86_64")]
+each_kernel!(set conv::Avx512, #[target_feature(enable = "avx512f,avx512bw,avx512dq")]);
 
 struct Plain;
 
 impl Kernels for Plain {
     fn name(&self) -> &'static str {
         "plain"
-    }
-}
-
-/// Blocked convolutions on the tile kernel `T`, bits moved 64 at a time.
-struct Blocked<T>(T);
-
-impl<T: conv::Tile> Kernels for Blocked<T> {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-
-    fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
-        conv::conv(&self.0, bits, shape, x, w, out);
-    }
-
-    fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
-        conv::arrange(&self.0, bits, narrow, shape, w)
-    }
-
-    fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
-        conv::product(&self.0, weights, x, out);
-    }
-
-    fn to_bits(&self, low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
-        bits::to_bits(low, pad, x, out);
     }
 }
 
@@ -199,13 +189,15 @@ pub fn plain() -> &'static dyn Kernels {
 
 /// Every set that this processor can run, the plain one first, the fastest last.
 pub fn available() -> Vec<&'static dyn Kernels> {
-    let mut sets: Vec<&'static dyn Kernels> = vec![&Plain, &Blocked(conv::Portable)];
+    let mut sets: Vec<&'static dyn Kernels> = vec![&Plain, &conv::Portable];
     #[cfg(target_arch = "x86_64")]
     {
-        static AVX2: OnceLock<Option<Blocked<conv::Avx2>>> = OnceLock::new();
-        static AVX512: OnceLock<Option<Blocked<conv::Avx512>>> = OnceLock::new();
-        sets.extend(AVX2.get_or_init(|| conv::Avx2::new().map(Blocked)).iter().map(|s| s as &dyn Kernels));
-        sets.extend(AVX512.get_or_init(|| conv::Avx512::new().map(Blocked)).iter().map(|s| s as &dyn Kernels));
+        // Sets take no memory, so nothing is lost.
+        fn kept<K: Kernels + 'static>(set: K) -> &'static dyn Kernels {
+            Box::leak(Box::new(set))
+        }
+        sets.extend(conv::Avx2::new().map(kept));
+        sets.extend(conv::Avx512::new().map(kept));
     }
     sets
 }

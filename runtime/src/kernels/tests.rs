@@ -1,11 +1,11 @@
 //! Every available kernel set against the plain one.
 
-use bcc_ir::geometry::{ConvShape, Window};
-use bcc_ir::program::{Type, carry_terms};
+use bcc_ir::geometry::{ConvShape, PoolShape, Window};
+use bcc_ir::program::{BlockMap, Source, Type, carry_terms};
 
 use super::conv::{COLUMNS, ROWS};
 use super::plain::compare;
-use super::{Kernels, Masked, available, plain};
+use super::{Kernels, Masked, Select, available, plain};
 use crate::buffer::{mask, stride, tail_mask};
 use crate::prg::{Key, draw};
 
@@ -226,5 +226,130 @@ fn carry_against_addition() {
             assert_eq!(u128::from(carry), want, "{bits} bits: {} + {}", e[i], t[i]);
         }
         assert_eq!(level[stride(len) - 1] & !tail_mask(len), 0);
+    }
+}
+
+fn maps() -> Vec<BlockMap> {
+    let all = [
+        ([7, 9], vec![[1, 1]; 3]),
+        ([12, 13], vec![[1, 1], [2, 3], [1, 4], [4, 1], [99, 99], [12, 13], [5, 7]]),
+        ([1, 1], vec![[1, 1], [2, 2]]),
+        ([3, 70], vec![[1, 1], [1, 2], [2, 1], [3, 64]]),
+    ];
+    all.map(|(map, blocks)| BlockMap { map, blocks }).to_vec()
+}
+
+#[test]
+fn gates_of_blocks() {
+    for map in maps() {
+        let (pixels, count) = (map.pixels(), map.count());
+        let bits_of_blocks = random_bits(1, 1, count);
+        let x = random(2, 64, pixels);
+        let (mut sums, mut gated) = (vec![0; count], vec![0; pixels]);
+        plain().block_sum(23, &map, &x, &mut sums);
+        plain().gate(&map, &bits_of_blocks, &x, &mut gated);
+        for k in others() {
+            let (mut got_sums, mut got_gated) = (vec![0; count], vec![0; pixels]);
+            k.block_sum(23, &map, &x, &mut got_sums);
+            k.gate(&map, &bits_of_blocks, &x, &mut got_gated);
+            assert!(got_sums == sums && got_gated == gated, "{} at {:?}", k.name(), map.blocks);
+        }
+    }
+}
+
+#[test]
+fn selections() {
+    for map in maps() {
+        let (pixels, count) = (map.pixels(), map.count());
+        for [k, l] in [[20, 32], [33, 40], [63, 64], [64, 64], [32, 32], [3, 9]] {
+            let (d, a, ra) = (random(1, k, pixels), random(2, k, pixels), random(3, l, pixels));
+            let (delta, r) = (random_bits(4, 1, count), random(5, l, count));
+            let high = (l - k).max(1);
+            let lift = [6, 7, 8].map(|stream| random(stream, high, pixels));
+            let lift = (k < l).then(|| [&lift[0][..], &lift[1][..], &lift[2][..]]);
+            let s = Select { d: &d, delta: &delta, a: &a, r: &r, ra: &ra, lift };
+            for public in [false, true] {
+                let mut want = vec![0; pixels];
+                plain().select([k, l], &map, public, s, &mut want);
+                for set in others() {
+                    let mut got = vec![0; pixels];
+                    set.select([k, l], &map, public, s, &mut got);
+                    assert!(got == want, "{} at {:?}, {k} to {l} bits", set.name(), map.blocks);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nibbles() {
+    for (len, nibbles) in [(1, 1), (64, 2), (65, 3), (513, 5), (1100, 2)] {
+        let (e, t) = (random_bits(1, 4 * nibbles, len), random_bits(2, 4 * nibbles, len));
+        let mut products = vec![0; 15 * nibbles * stride(len)];
+        plain().nibble_products(len, &t, &mut products);
+        for public in [false, true] {
+            let mut want = vec![0; (2 * nibbles - 1) * stride(len)];
+            plain().nibble_open(len, public, &e, &products, &mut want);
+            for k in others() {
+                let (mut got_products, mut got) = (vec![0; products.len()], vec![0; want.len()]);
+                k.nibble_products(len, &t, &mut got_products);
+                k.nibble_open(len, public, &e, &products, &mut got);
+                assert!(got_products == products && got == want, "{}: {len} of {nibbles} nibbles", k.name());
+            }
+        }
+    }
+}
+
+/// Kernels that differ in what they are compiled for alone.
+#[test]
+fn passes() {
+    let len = 1000;
+    let (a, b) = (random(1, 40, len), random(2, 40, len));
+    let both: [&[u64]; 2] = [&a, &b];
+    let bias = random(3, 40, 10);
+    let words = |k: &dyn Kernels, f: &dyn Fn(&dyn Kernels, &mut [u64]), len: usize| {
+        let mut out = vec![0; len];
+        f(k, &mut out);
+        out
+    };
+    let pool = PoolShape { channels: 10, input: [10, 10], window: Window::new([3, 2]), counted: [0; 4] };
+    let sources = [Source::Operand(1), Source::Zero, Source::Operand(0)];
+    let carries = Masked { hat: &a[..45], lambda: &b[..45], products: &a };
+    type Pass<'a> = (&'a str, usize, &'a dyn Fn(&dyn Kernels, &mut [u64]));
+    let all: [Pass<'_>; 19] = [
+        ("add", len, &|k, y| k.add(33, &a, &b, y)),
+        ("sub", len, &|k, y| k.sub(33, &a, &b, y)),
+        ("add_const", len, &|k, y| k.add_const(33, &a, 77, y)),
+        ("truncate", len, &|k, y| k.truncate(40, 11, 1, &a, y)),
+        ("join", len, &|k, y| k.join(50, 30, &a, &b, y)),
+        ("add_bias", len, &|k, y| k.add_bias(33, &a, &bias, y)),
+        ("scale", len, &|k, y| k.scale(33, &bias, &a, y)),
+        ("sum_pool", 10 * 8 * 9, &|k, y| k.sum_pool(33, &pool, &a, y)),
+        ("gather", 40, &|k, y| k.gather(33, [2, 50, 10], &[3, 1], &a, y)),
+        ("transpose", len, &|k, y| k.transpose(33, &[10, 20, 5], &[2, 0, 1], &a, y)),
+        ("pad", 10 * 13 * 14, &|k, y| k.pad(33, [10, 10], [1, 2, 2, 2], &a, y)),
+        ("assemble", 30, &|k, y| k.assemble(33, 10, &sources, &both, y)),
+        ("xor", len, &|k, y| k.xor(&a, &b, y)),
+        ("xnor", len, &|k, y| k.xnor(640, &a, &b, y)),
+        ("planes", 50, &|k, y| k.planes(640, &[(1, 0), (0, 9), (1, 3), (0, 0), (0, 1)], &both, y)),
+        ("to_ring", len, &|k, y| k.to_ring(&a[..16], y)),
+        ("wrap", 16, &|k, y| k.wrap(40, &a, &b, y)),
+        ("lift_public", len, &|k, y| k.lift_public(40, 50, &a, y)),
+        ("lift_correction", len, &|k, y| k.lift_correction(33, &a[..16], &a, &b, y)),
+    ];
+    for (name, size, f) in all {
+        let want = words(plain(), f, size);
+        for k in others() {
+            assert_eq!(words(k, f, size), want, "{name}: {}", k.name());
+        }
+    }
+    // Five inputs, planes of five words.
+    let (bits, products) = carry_terms(5);
+    let open = |k: &dyn Kernels, y: &mut [u64]| k.carry_open(5, 320, true, carries, y);
+    let dealt = |k: &dyn Kernels, y: &mut [u64]| k.carry_products(5, 320, &b[..45], y);
+    for k in others() {
+        assert_eq!(words(k, &open, 5 * bits.len()), words(plain(), &open, 5 * bits.len()), "carry_open: {}", k.name());
+        let size = 5 * products.len();
+        assert_eq!(words(k, &dealt, size), words(plain(), &dealt, size), "carry_products: {}", k.name());
     }
 }

@@ -4,6 +4,7 @@ use crate::buffer::{mask, stride, tail_mask};
 use crate::kernels::blocks::bit;
 
 /// `a xor b`.
+#[inline(always)]
 pub fn xor(a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
         *y = a ^ b;
@@ -11,6 +12,7 @@ pub fn xor(a: &[u64], b: &[u64], out: &mut [u64]) {
 }
 
 /// `1 xor a xor b`, over planes of `len` bits.
+#[inline(always)]
 pub fn xnor(len: usize, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
         *y = !(a ^ b);
@@ -21,6 +23,7 @@ pub fn xnor(len: usize, a: &[u64], b: &[u64], out: &mut [u64]) {
 }
 
 /// Plane `p` of the output is plane `picks[p].1` of operand `picks[p].0`.
+#[inline(always)]
 pub fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) {
     let n = stride(len);
     for (&(operand, plane), y) in picks.iter().zip(out.chunks_exact_mut(n)) {
@@ -29,6 +32,7 @@ pub fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u
 }
 
 /// Plane `pad + p` holds bit `low + p` of every element; `out` is zero before.
+#[inline(always)]
 pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
     let planes = out.chunks_exact_mut(stride(x.len())).skip(usize::from(pad));
     for (p, plane) in planes.enumerate() {
@@ -41,6 +45,7 @@ pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
 }
 
 /// 0 or 1 for every bit of a plane.
+#[inline(always)]
 pub fn to_ring(plane: &[u64], out: &mut [u64]) {
     for (i, y) in out.iter_mut().enumerate() {
         *y = bit(plane, i);
@@ -48,6 +53,7 @@ pub fn to_ring(plane: &[u64], out: &mut [u64]) {
 }
 
 /// Whether `a + b >= 2^k`; `out` is zero before.
+#[inline(always)]
 pub fn wrap(k: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
     for ((word, a), b) in out.iter_mut().zip(a.chunks(64)).zip(b.chunks(64)) {
         for (i, (a, b)) in a.iter().zip(b).enumerate() {

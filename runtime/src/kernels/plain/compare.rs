@@ -11,6 +11,7 @@ use crate::buffer::stride;
 
 /// Products of the mask bits of a nibble: for nibble `j` and each set `J` (1..15), plane
 /// `15 j + J - 1` is the product of `t[4 j + i]`, `i` in `J`. The dealer alone computes this.
+#[inline(always)]
 pub fn nibble_products(len: usize, t: &[u64], out: &mut [u64]) {
     let n = stride(len);
     for (t, out) in t.chunks_exact(4 * n).zip(out.chunks_exact_mut(15 * n)) {
@@ -35,6 +36,7 @@ pub fn nibble_products(len: usize, t: &[u64], out: &mut [u64]) {
 ///
 /// A party that holds XOR shares of the `t_J` evaluates both on its shares; the public term of the
 /// empty set is added by one of the two. Nobody learns anything here: the result is a share.
+#[inline(always)]
 pub fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &mut [u64]) {
     let n = stride(len);
     let nibbles = e.chunks_exact(4 * n).zip(products.chunks_exact(15 * n));
@@ -63,6 +65,7 @@ pub fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &
 
 /// Products of two and more mask bits that [`carry_open`] needs, in the order of
 /// [`carry_terms`]. The dealer alone computes this.
+#[inline(always)]
 pub fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) {
     let n = stride(len);
     let (_, products) = carry_terms(inputs);
@@ -79,6 +82,7 @@ pub fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]
 /// over a set `T` is `xor over J in T of product(hat_u: u in T, not in J) lambda_J`; `lambda_J` is
 /// a share of one mask bit or of a dealt product. One of the two parties adds the terms with empty
 /// `J`. Nobody learns anything here: the result is a share.
+#[inline(always)]
 pub fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) {
     let n = stride(len);
     let (bits, products) = carry_terms(inputs);

@@ -3,6 +3,7 @@
 use crate::buffer::mask;
 
 /// `a + b`.
+#[inline(always)]
 pub fn add(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
     let m = mask(bits);
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
@@ -11,6 +12,7 @@ pub fn add(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
 }
 
 /// `a - b`.
+#[inline(always)]
 pub fn sub(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
     let m = mask(bits);
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
@@ -19,6 +21,7 @@ pub fn sub(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
 }
 
 /// `a + value`.
+#[inline(always)]
 pub fn add_const(bits: u8, a: &[u64], value: u64, out: &mut [u64]) {
     let m = mask(bits);
     for (y, a) in out.iter_mut().zip(a) {
@@ -27,6 +30,7 @@ pub fn add_const(bits: u8, a: &[u64], value: u64, out: &mut [u64]) {
 }
 
 /// `(a + carry 2^drop mod 2^k) >> drop`.
+#[inline(always)]
 pub fn truncate(k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) {
     let (m, unit) = (mask(k), u64::from(carry) << drop);
     for (y, a) in out.iter_mut().zip(a) {
@@ -35,6 +39,7 @@ pub fn truncate(k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) {
 }
 
 /// `low + 2^shift high`.
+#[inline(always)]
 pub fn join(bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) {
     let m = mask(bits);
     for ((y, l), h) in out.iter_mut().zip(low).zip(high) {
@@ -43,6 +48,7 @@ pub fn join(bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) {
 }
 
 /// `x + b[channel]`.
+#[inline(always)]
 pub fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) {
     let size = x.len() / b.len();
     for ((y, x), b) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(b) {
@@ -51,6 +57,7 @@ pub fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) {
 }
 
 /// `x * factors[position]`.
+#[inline(always)]
 pub fn scale(bits: u8, factors: &[u64], x: &[u64], out: &mut [u64]) {
     let m = mask(bits);
     for (y, x) in out.chunks_exact_mut(factors.len()).zip(x.chunks_exact(factors.len())) {

@@ -6,6 +6,7 @@ use crate::buffer::mask;
 use crate::kernels::blocks::{bit, for_runs};
 
 /// The sum of every block.
+#[inline(always)]
 pub fn block_sum(bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) {
     out.fill(0);
     for_runs(map, |block, run| {
@@ -16,6 +17,7 @@ pub fn block_sum(bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) {
 }
 
 /// `gate * x` for a secret gate that the dealer knows.
+#[inline(always)]
 pub fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) {
     for_runs(map, |block, run| {
         let keep = bit(gate, block).wrapping_neg();
@@ -45,7 +47,7 @@ pub struct Select<'a> {
 
 /// `eps = d + 2^(k-2) mod 2^k`: its top bit and `eps - te 2^k - 2^(k-2)`, which is `d` as a number
 /// between `-2^(k-1) - 2^(k-2)` and `2^(k-1) - 2^(k-2)`, in 64 bits.
-#[inline]
+#[inline(always)]
 pub fn public_part(k: u8, d: u64) -> (u64, u64) {
     let bias = 1u64 << (k - 2);
     let eps = d.wrapping_add(bias) & mask(k);
@@ -54,14 +56,14 @@ pub fn public_part(k: u8, d: u64) -> (u64, u64) {
 }
 
 /// `v 2^k` modulo `2^64`.
-#[inline]
+#[inline(always)]
 fn shifted(v: u64, k: u8) -> u64 {
     if k < 64 { v << k } else { 0 }
 }
 
 /// One pixel of a share of `DReLU * z` before reduction: `te` and `pub` as in [`public_part`],
 /// `lift` as in [`Select::lift`].
-#[inline]
+#[inline(always)]
 pub fn select_pixel(k: u8, public: bool, d: u64, delta: u64, r: u64, [a, ra]: [u64; 2], lift: [u64; 3]) -> u64 {
     let (te, value) = public_part(k, d);
     let [w, ta, rta] = lift;
@@ -81,7 +83,8 @@ pub fn select_pixel(k: u8, public: bool, d: u64, delta: u64, r: u64, [a, ra]: [u
 /// `DReLU z = delta (pub + a') + (1 - 2 delta) (pub rho + rho a')`: linear in what is shared. The
 /// shares of `a` are modulo `2^k`; subtracting `2^k` times the dealt wrap of its halves makes them
 /// shares modulo `2^l`. Nobody learns anything: the result is a share.
-pub fn select(k: u8, l: u8, map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) {
+#[inline(always)]
+pub fn select([k, l]: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) {
     let m = mask(l);
     for_runs(map, |block, run| {
         let (delta, r) = (bit(s.delta, block), s.r[block]);
@@ -93,6 +96,7 @@ pub fn select(k: u8, l: u8, map: &BlockMap, public: bool, s: Select<'_>, out: &m
 }
 
 /// `eps - te 2^k - 2^(k-2)` modulo `2^l`: see [`public_part`].
+#[inline(always)]
 pub fn lift_public(k: u8, l: u8, d: &[u64], out: &mut [u64]) {
     for (y, d) in out.iter_mut().zip(d) {
         *y = public_part(k, *d).1 & mask(l);
@@ -100,6 +104,7 @@ pub fn lift_public(k: u8, l: u8, d: &[u64], out: &mut [u64]) {
 }
 
 /// `- w - (1 - te) ta`.
+#[inline(always)]
 pub fn lift_correction(bits: u8, te: &[u64], w: &[u64], ta: &[u64], out: &mut [u64]) {
     for (i, y) in out.iter_mut().enumerate() {
         let no_te = 1 - bit(te, i);

@@ -4,6 +4,7 @@ use bcc_ir::program::Source;
 
 use crate::buffer::mask;
 
+#[inline(always)]
 fn copy(bits: u8, from: &[u64], to: &mut [u64]) {
     let m = mask(bits);
     for (y, x) in to.iter_mut().zip(from) {
@@ -12,6 +13,7 @@ fn copy(bits: u8, from: &[u64], to: &mut [u64]) {
 }
 
 /// `y[o, j, i] = x[o, indices[j], i]` for `x` of shape `[outer, axis, inner]`.
+#[inline(always)]
 pub fn gather(bits: u8, [_, axis, inner]: [usize; 3], indices: &[usize], x: &[u64], out: &mut [u64]) {
     if inner == 0 || indices.is_empty() {
         return;
@@ -23,6 +25,7 @@ pub fn gather(bits: u8, [_, axis, inner]: [usize; 3], indices: &[usize], x: &[u6
 }
 
 /// Output axis `i` is operand axis `perm[i]`.
+#[inline(always)]
 pub fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut [u64]) {
     let m = mask(bits);
     let steps: Vec<usize> = perm.iter().map(|&p| shape[p + 1..].iter().product()).collect();
@@ -44,6 +47,7 @@ pub fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut
 }
 
 /// Zeros around each map of `input` pixels; `out` is zero before.
+#[inline(always)]
 pub fn pad(bits: u8, [h, w]: [usize; 2], [top, left, bottom, right]: [usize; 4], x: &[u64], out: &mut [u64]) {
     let wide = left + w + right;
     if h * w == 0 {
@@ -57,6 +61,7 @@ pub fn pad(bits: u8, [h, w]: [usize; 2], [top, left, bottom, right]: [usize; 4],
 }
 
 /// Channels of `inner` elements, each the next one of an operand or zero; `out` is zero before.
+#[inline(always)]
 pub fn assemble(bits: u8, inner: usize, sources: &[Source], operands: &[&[u64]], out: &mut [u64]) {
     let mut next = vec![0; operands.len()];
     for (source, y) in sources.iter().zip(out.chunks_exact_mut(inner)) {

@@ -5,6 +5,7 @@ use bcc_ir::geometry::{ConvShape, PoolShape, Window};
 use crate::buffer::mask;
 
 /// Input position of a tap, if it is not in the padding.
+#[inline(always)]
 fn tap(window: &Window, input: [usize; 2], [oy, ox]: [usize; 2], [ky, kx]: [usize; 2]) -> Option<usize> {
     let y = usize::try_from(window.position(0, oy, ky)).ok().filter(|y| *y < input[0])?;
     let x = usize::try_from(window.position(1, ox, kx)).ok().filter(|x| *x < input[1])?;
@@ -12,6 +13,7 @@ fn tap(window: &Window, input: [usize; 2], [oy, ox]: [usize; 2], [ky, kx]: [usiz
 }
 
 /// Convolution by its definition.
+#[inline(always)]
 pub fn conv(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
     let Some([height, width]) = shape.output() else { return };
     let [kh, kw] = shape.window.kernel;
@@ -39,6 +41,7 @@ pub fn conv(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) 
 }
 
 /// Sum over each window.
+#[inline(always)]
 pub fn sum_pool(bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) {
     let Some([height, width]) = shape.window.output(shape.input[0], shape.input[1]) else { return };
     let [kh, kw] = shape.window.kernel;

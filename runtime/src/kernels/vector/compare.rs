@@ -1,0 +1,62 @@
+//! Carries of nibbles, [`LANES`] words of every plane at a time.
+
+use super::{LANES, Words};
+use crate::buffer::stride;
+
+/// [`plain::compare::nibble_products`](crate::kernels::plain::compare::nibble_products).
+#[inline(always)]
+pub fn nibble_products(len: usize, t: &[u64], out: &mut [u64]) {
+    let n = stride(len);
+    for (t, out) in t.chunks_exact(4 * n).zip(out.chunks_exact_mut(15 * n)) {
+        for at in (0..n).step_by(LANES) {
+            let mut products = [Words::ONES; 16];
+            for set in 1..16usize {
+                let lowest = set & set.wrapping_neg();
+                products[set] = if set == lowest {
+                    let plane = set.trailing_zeros() as usize;
+                    Words::load(&t[plane * n..][..n], at)
+                } else {
+                    products[lowest] & products[set ^ lowest]
+                };
+                products[set].store(&mut out[(set - 1) * n..][..n], at);
+            }
+        }
+    }
+}
+
+/// [`plain::compare::nibble_open`](crate::kernels::plain::compare::nibble_open), the sums over sets nested
+/// position by position: `f(set) = f0 e_u + f1` where `f0` sums the sets without position `u`.
+#[inline(always)]
+pub fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &mut [u64]) {
+    let n = stride(len);
+    let nibbles = e.chunks_exact(4 * n).zip(products.chunks_exact(15 * n));
+    let all = if public { Words::ONES } else { Words::ZERO };
+    for (j, (e, products)) in nibbles.enumerate() {
+        let generate = if j == 0 { 0 } else { 2 * j - 1 };
+        for at in (0..n).step_by(LANES) {
+            let e: [Words; 4] = std::array::from_fn(|u| Words::load(&e[u * n..][..n], at));
+            // Product of the sets, the public empty one first.
+            let t: [Words; 16] = std::array::from_fn(|set| match set {
+                0 => all,
+                _ => Words::load(&products[(set - 1) * n..][..n], at),
+            });
+            // Sets by their lowest position, 3 to 0.
+            let above3 = |without, with| without & e[3] ^ with;
+            let g3 = t[8] & e[3];
+            let g2 = above3(t[4], t[12]) & e[2];
+            let g1 = above3(t[2] & e[2] ^ t[6], t[10] & e[2] ^ t[14]) & e[1];
+            let low = |k: usize| {
+                let pair = |k: usize| t[k + 1] & e[1] ^ t[k + 3];
+                pair(k) & e[2] ^ pair(k + 4)
+            };
+            let g0 = above3(low(0), low(8)) & e[0];
+            (g3 ^ g2 ^ g1 ^ g0).store(&mut out[generate * n..][..n], at);
+            if j > 0 {
+                let p0 = |k: usize| t[k] & e[0] ^ t[k + 1];
+                let p1 = |k: usize| p0(k) & e[1] ^ p0(k + 2);
+                let p2 = |k: usize| p1(k) & e[2] ^ p1(k + 4);
+                above3(p2(0), p2(8)).store(&mut out[2 * j * n..][..n], at);
+            }
+        }
+    }
+}
