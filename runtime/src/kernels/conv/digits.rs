@@ -9,6 +9,8 @@
 
 use std::sync::OnceLock;
 
+use super::tile::{Pair, pair};
+
 /// Products that are summed up in 32 bits, for each pair of digits.
 pub const SLICE: usize = 240;
 
@@ -33,26 +35,42 @@ impl Split {
         self.widths[..digit].iter().sum()
     }
 
+    /// What is added before digits are cut out: half of every digit's range but the last one's, which is taken
+    /// off again behind. It makes digits signed without a carry from one to the next. What the last digit has
+    /// in excess counts `2^k` or more.
+    #[inline(always)]
+    fn bias(&self) -> u64 {
+        let low = &self.widths[..self.len() - 1];
+        (0..low.len()).fold(0u64, |sum, i| sum.wrapping_add(1 << (self.start(i) + low[i] - 1)))
+    }
+
+    /// How a digit is cut out of a value with bias: its lowest bit, its bits, half of its range.
+    #[inline(always)]
+    fn cut(&self, digit: usize) -> (u8, u64, u16) {
+        let last = digit + 1 == self.len();
+        let width = if last { WIDEST } else { self.widths[digit] };
+        (self.start(digit), u64::MAX >> (64 - width), if last { 0 } else { 1 << (width - 1) })
+    }
+
     /// Writes digit number `digit` of every value; `to` is as long as `values`.
-    ///
-    /// Half of every digit's range but the last one's is added before and taken off again behind, which
-    /// makes digits signed without a carry from one to the next. What the last digit has in excess counts
-    /// `2^k` or more.
     #[inline(always)]
     pub fn write(&self, digit: usize, values: &[u64], to: &mut [i16]) {
-        let start = self.start(digit);
-        let low = &self.widths[..self.len() - 1];
-        let bias = (0..low.len()).fold(0u64, |sum, i| sum.wrapping_add(1 << (self.start(i) + low[i] - 1)));
-        if digit < low.len() {
-            let (mask, half) = (u64::MAX >> (64 - low[digit]), 1u64 << (low[digit] - 1));
-            for (y, v) in to.iter_mut().zip(values) {
-                *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half as u16) as i16;
-            }
-        } else {
-            for (y, v) in to.iter_mut().zip(values) {
-                *y = (v.wrapping_add(bias) >> start) as i16;
-            }
+        let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
+        for (y, v) in to.iter_mut().zip(values) {
+            *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
         }
+    }
+
+    /// Digit number `digit` of pairs of values.
+    #[inline(always)]
+    pub fn pairs<const N: usize>(&self, digit: usize, first: &[u64; N], second: &[u64; N]) -> [Pair; N] {
+        let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
+        let mut out = [0; N];
+        for ((y, a), b) in out.iter_mut().zip(first).zip(second) {
+            let cut = |v: &u64| ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+            *y = pair(cut(a), cut(b));
+        }
+        out
     }
 }
 
@@ -72,8 +90,11 @@ pub struct Scheme {
     pub left: Split,
     /// Digits of the right operand.
     pub right: Split,
-    /// Every pair that counts, once.
-    pub terms: Vec<Term>,
+    /// Terms whose sums over a slice are exact.
+    pub exact: Vec<Term>,
+    /// Terms that count modulo `2^32` at most, by their exponents. No exponent is 32 or more above the first:
+    /// all can be added up in 32 bits.
+    pub wrapping: Vec<Term>,
 }
 
 impl Scheme {
@@ -105,22 +126,24 @@ impl Scheme {
                 }
             }
         }
-        Scheme { left, right, terms }
+        terms.sort_unstable_by_key(|t| t.shift);
+        let (exact, wrapping) = terms.into_iter().partition(|t| bits - t.shift > 32);
+        Scheme { left, right, exact, wrapping }
     }
 
     /// What is least where it is best: the number of pairs, then that of terms.
     fn cost(&self) -> (usize, usize) {
-        (self.pairs(), self.terms.len())
+        (self.pairs(), self.exact.len() + self.wrapping.len())
     }
 
     /// Multiplications of digits that a multiplication takes.
     pub fn pairs(&self) -> usize {
-        self.terms.iter().map(|t| t.pairs.len()).sum()
+        self.exact.iter().chain(&self.wrapping).map(|t| t.pairs.len()).sum()
     }
 
     /// Whether every sum that must be exact is.
-    fn exact(&self, bits: u8) -> bool {
-        self.terms.iter().filter(|t| bits - t.shift > 32).all(|t| {
+    fn is_exact(&self) -> bool {
+        self.exact.iter().all(|t| {
             let largest = |[i, j]: &[usize; 2]| 1u64 << (self.left.widths[*i] - 1 + self.right.widths[*j] - 1);
             t.pairs.iter().map(largest).sum::<u64>() * (SLICE as u64) < 1 << 31
         })
@@ -134,7 +157,7 @@ fn extend(bits: u8, narrow: bool, widths: &mut Vec<u8>, best: &mut Option<Scheme
     let filled: u8 = widths.iter().sum();
     if !widths.is_empty() {
         // More digits make more pairs and larger sums.
-        if best.as_ref().is_some_and(|b| scheme.cost() >= b.cost()) || !scheme.exact(bits) {
+        if best.as_ref().is_some_and(|b| scheme.cost() >= b.cost()) || !scheme.is_exact() {
             return;
         }
         if filled == bits {
@@ -191,12 +214,15 @@ mod tests {
         for bits in 1..=64 {
             for narrow in [false, true] {
                 let scheme = Scheme::of(bits, narrow);
-                assert!(scheme.exact(bits), "{bits}: {scheme:?}");
-                let mut seen: Vec<[usize; 2]> = scheme.terms.iter().flat_map(|t| t.pairs.clone()).collect();
+                assert!(scheme.is_exact(), "{bits}: {scheme:?}");
+                let mut seen: Vec<[usize; 2]> =
+                    scheme.exact.iter().chain(&scheme.wrapping).flat_map(|t| t.pairs.clone()).collect();
                 seen.sort_unstable();
                 let count = seen.len();
                 seen.dedup();
                 assert_eq!(seen.len(), count);
+                let shifts: Vec<u8> = scheme.wrapping.iter().map(|t| t.shift).collect();
+                assert!(shifts.is_sorted() && shifts.iter().all(|s| s - shifts[0] < 32 && bits - s <= 32));
             }
         }
     }

@@ -1,16 +1,19 @@
-//! The right side of the product: input maps as planes of digits, gathered tile by tile.
+//! Input maps as planes of digits, gathered tile by tile.
+
+use std::ops::Range;
 
 use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 
 use super::digits::Split;
+use super::right::TILE;
 use super::tile::{COLUMNS, Job, Pair, Tile, pair};
 use crate::kernels::scratch::Scratch;
 
-/// Output pixels of a task.
-pub const TILE: usize = 4 * COLUMNS;
 /// Digits that are copied at a time; copies run over into what the next one writes.
 const COPY: usize = 16;
+/// The second row of a last pair of which there is but one.
+const ZEROS: [i16; TILE] = [0; TILE];
 
 /// The maps of some channels, one plane for each digit: padded, the columns of a row sorted by their
 /// residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
@@ -40,8 +43,6 @@ struct Run {
 impl Maps {
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
     pub fn new<T: Tile>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[u64]) -> Maps {
-        let flat = flattened(shape);
-        let shape = flat.as_ref().unwrap_or(shape);
         let [in_h, in_w] = shape.input;
         let [top, left, bottom, right] = shape.window.pad;
         let [step_y, step_x] = shape.window.stride;
@@ -50,7 +51,7 @@ impl Maps {
         let (height, across) = (top + in_h + bottom, (left + in_w + right).div_ceil(step_x));
         let map = height * step_x * across;
         let plane = channels * map;
-        let mut planes = Scratch::new(split.len() * plane + COPY);
+        let mut planes = Scratch::new(split.len() * plane + TILE);
         let columns = Columns { split, left, width: in_w, step: step_x, across };
         planes[..split.len() * plane].par_chunks_exact_mut(map.max(1)).enumerate().for_each(|(i, to)| {
             let x = &x[i % channels * in_h * in_w..][..in_h * in_w];
@@ -70,27 +71,32 @@ impl Maps {
         }
     }
 
-    /// Writes pairs `pairs` of the right matrix's rows for the output pixels `first .. first + count`, at
-    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `pairs.len()` entries each.
-    /// Columns past the last pixel hold anything.
+    /// As [`Right::pack`](super::right::Right::pack).
     #[inline(always)]
-    pub fn pack(&self, pairs: std::ops::Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
+    pub fn pack(&self, pairs: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
         let (slice, panels) = (pairs.len(), count.div_ceil(COLUMNS));
         let runs = self.runs(first, count);
         for (i, p) in pairs.enumerate() {
             for digit in 0..self.digits {
+                let plane = &self.planes[digit * self.plane..];
                 let mut rows = [[0i16; TILE + COPY]; 2];
-                for (row, tap) in rows.iter_mut().zip(&self.taps[2 * p..]) {
+                let mut even_odd: [&[i16]; 2] = [&ZEROS; 2];
+                for ((row, whole), tap) in rows.iter_mut().zip(&mut even_odd).zip(&self.taps[2 * p..]) {
+                    if let [run] = &runs[..] {
+                        *whole = &plane[tap + run.from..][..TILE];
+                        continue;
+                    }
                     for run in &runs {
-                        let from = &self.planes[digit * self.plane + tap + run.from..];
+                        let from = &plane[tap + run.from..];
                         for at in (0..run.len).step_by(COPY) {
                             row[run.at + at..][..COPY].copy_from_slice(&from[at..at + COPY]);
                         }
                     }
+                    *whole = &row[..TILE];
                 }
-                for panel in 0..panels {
+                let [even, odd] = even_odd.map(|row| row.as_chunks::<COLUMNS>().0);
+                for (panel, (even, odd)) in even.iter().zip(odd).enumerate().take(panels) {
                     let to = &mut to[(digit * panels + panel) * slice + i];
-                    let (even, odd) = (&rows[0][panel * COLUMNS..], &rows[1][panel * COLUMNS..]);
                     for ((y, even), odd) in to.iter_mut().zip(even).zip(odd) {
                         *y = pair(*even, *odd);
                     }
@@ -146,11 +152,4 @@ impl Job for OneMap<'_> {
             }
         }
     }
-}
-
-/// A convolution that looks at single pixels, as one over maps of a single row.
-fn flattened(shape: &ConvShape) -> Option<ConvShape> {
-    let window = &shape.window;
-    let single = window.kernel == [1, 1] && window.stride == [1, 1] && window.pad == [0; 4];
-    single.then(|| ConvShape { input: [1, shape.input[0] * shape.input[1]], ..*shape })
 }

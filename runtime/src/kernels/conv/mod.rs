@@ -3,6 +3,7 @@
 mod digits;
 mod maps;
 mod product;
+mod right;
 mod tile;
 
 use std::ops::Range;

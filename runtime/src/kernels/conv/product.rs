@@ -11,35 +11,40 @@ use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::digits::{SLICE, Scheme, Split};
-use super::maps::{Maps, TILE};
+use super::digits::{SLICE, Scheme, Split, Term};
+use super::right::{Right, TILE};
 use super::tile::{COLUMNS, Job, Pair, ROWS, Tile, pair};
 use crate::buffer::mask;
 use crate::kernels::scratch::Scratch;
 
-/// The left matrix of a group as planes of digits: rows of pairs, a whole number of [`ROWS`].
+/// The left matrix of a group as planes of digits. Rows are padded to a whole number of [`ROWS`]; a plane
+/// holds slice after slice of the depth, each row by row, as the product reads it.
 struct Left {
     pairs: Scratch<Pair>,
     /// Pairs of a row.
-    row: usize,
-    /// Pairs of a digit's plane.
-    plane: usize,
+    depth: usize,
+    /// Rows, padded.
+    rows: usize,
 }
 
-/// A digit of one row of weights.
-struct OneRow<'a> {
+/// A digit of one slice of all rows.
+struct OneSlice<'a> {
     split: &'a Split,
     digit: usize,
     w: &'a [u64],
+    depth: usize,
+    first: usize,
+    /// Pairs of a row in this slice.
+    pairs: usize,
     to: &'a mut [Pair],
 }
 
-impl Job for OneRow<'_> {
+impl Job for OneSlice<'_> {
     #[inline(always)]
     fn work(self) {
-        const PART: usize = 256;
-        let mut digits = [0i16; PART];
-        for (to, w) in self.to.chunks_mut(PART / 2).zip(self.w.chunks(PART)) {
+        let mut digits = [0i16; SLICE];
+        for (to, w) in self.to.chunks_exact_mut(self.pairs).zip(self.w.chunks_exact(self.depth)) {
+            let w = &w[self.first..self.depth.min(self.first + SLICE)];
             self.split.write(self.digit, w, &mut digits[..w.len()]);
             // The second half of an odd row's last pair.
             digits[w.len()..].iter_mut().take(1).for_each(|d| *d = 0);
@@ -53,24 +58,25 @@ impl Job for OneRow<'_> {
 
 impl Left {
     fn new<T: Tile>(tile: &T, split: &Split, w: &[u64], rows: usize, depth: usize) -> Left {
-        let row = depth.div_ceil(2);
-        let plane = rows.next_multiple_of(ROWS) * row;
+        let padded = rows.next_multiple_of(ROWS);
+        let plane = padded * depth.div_ceil(2);
         let mut pairs = Scratch::new(split.len() * plane);
         for (digit, plane) in pairs.chunks_exact_mut(plane).enumerate() {
-            plane
-                .par_chunks_exact_mut(row)
-                .zip(w.par_chunks_exact(depth))
-                .for_each(|(to, w)| tile.run(OneRow { split, digit, w, to }));
+            plane.par_chunks_mut(padded * SLICE / 2).enumerate().for_each(|(i, to)| {
+                let pairs = to.len() / padded;
+                tile.run(OneSlice { split, digit, w, depth, first: i * SLICE, pairs, to });
+            });
         }
-        Left { pairs, row, plane }
+        Left { pairs, depth: depth.div_ceil(2), rows: padded }
     }
 
-    /// A slice of [`ROWS`] rows of a digit.
+    /// [`ROWS`] rows of a digit in a slice.
     #[inline(always)]
-    fn rows(&self, digit: usize, panel: usize, slice: Range<usize>) -> [&[Pair]; ROWS] {
-        std::array::from_fn(|r| {
-            &self.pairs[digit * self.plane + (panel * ROWS + r) * self.row..][slice.start..slice.end]
-        })
+    fn panel(&self, digit: usize, panel: usize, slice: Range<usize>) -> [&[Pair]; ROWS] {
+        let n = slice.len();
+        let first = (digit * self.depth + slice.start) * self.rows + panel * ROWS * n;
+        let all = &self.pairs[first..first + ROWS * n];
+        std::array::from_fn(|r| &all[r * n..(r + 1) * n])
     }
 }
 
@@ -139,7 +145,7 @@ pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]
     // Few tiles: share the rows among tasks too, each gathering the right side anew.
     let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
     for (group, left) in groups.iter().enumerate() {
-        let right = Maps::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
+        let right = Right::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
         let target = &mut out[group * out_group * pixels..][..out_group * pixels];
         let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
         (0..tiles * parts).into_par_iter().for_each(|task| {
@@ -166,7 +172,7 @@ struct Rectangle<'a, T> {
     scheme: &'a Scheme,
     mask: u64,
     left: &'a Left,
-    right: &'a Maps,
+    right: &'a Right<'a>,
     target: &'a Shared<'a>,
     /// Rows and columns of the whole product.
     rows: usize,
@@ -180,36 +186,65 @@ impl<T: Tile> Job for Rectangle<'_, T> {
     fn work(self) {
         let (first, count) = (self.columns.start, self.columns.len());
         let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
-        let mut packed = Scratch::<[Pair; COLUMNS]>::new(scheme.right.len() * blocks * (SLICE / 2).min(self.left.row));
-        for start in (0..self.left.row).step_by(SLICE / 2) {
-            let slice = start..(start + SLICE / 2).min(self.left.row);
+        let mut packed =
+            Scratch::<[Pair; COLUMNS]>::new(scheme.right.len() * blocks * (SLICE / 2).min(self.left.depth));
+        for start in (0..self.left.depth).step_by(SLICE / 2) {
+            let slice = start..(start + SLICE / 2).min(self.left.depth);
             self.right.pack(slice.clone(), first, count, &mut packed);
-            for panel in self.panels.clone() {
-                for block in 0..blocks {
-                    let used = COLUMNS.min(count - block * COLUMNS);
-                    let mut sums = [[0u64; COLUMNS]; ROWS];
-                    for term in &scheme.terms {
-                        let mut part = [[0i32; COLUMNS]; ROWS];
-                        for &[l, r] in &term.pairs {
-                            let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
-                            self.tile.multiply(self.left.rows(l, panel, slice.clone()), right, used, &mut part);
-                        }
-                        for (sums, part) in sums.iter_mut().zip(&part) {
-                            for (y, p) in sums.iter_mut().zip(part) {
-                                *y = y.wrapping_add((i64::from(*p) as u64) << term.shift);
-                            }
-                        }
-                    }
-                    for (r, sums) in sums.iter().enumerate().take(self.rows - panel * ROWS) {
-                        let at = (panel * ROWS + r) * self.pixels + first + block * COLUMNS;
-                        // SAFETY: tasks differ in their pixels or in their rows.
-                        #[allow(unsafe_code)]
-                        unsafe {
-                            self.target.add(at, &sums[..used], self.mask);
-                        }
-                    }
+            for block in 0..blocks {
+                for panel in self.panels.clone() {
+                    self.add_tile(&packed, blocks, block, panel, slice.clone());
                 }
             }
         }
+    }
+}
+
+impl<T: Tile> Rectangle<'_, T> {
+    /// Adds what a slice gives for one panel of rows and one block of columns.
+    #[inline(always)]
+    fn add_tile(&self, packed: &[[Pair; COLUMNS]], blocks: usize, block: usize, panel: usize, slice: Range<usize>) {
+        let used = COLUMNS.min(self.columns.len() - block * COLUMNS);
+        let add = |term: &Term, sums: &mut [[i32; COLUMNS]; ROWS]| {
+            for &[l, r] in &term.pairs {
+                let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
+                self.tile.multiply(self.left.panel(l, panel, slice.clone()), right, used, sums);
+            }
+        };
+        let mut sums = [[0u64; COLUMNS]; ROWS];
+        for term in &self.scheme.exact {
+            let mut part = [[0i32; COLUMNS]; ROWS];
+            add(term, &mut part);
+            shift_in(&mut sums, &part, term.shift);
+        }
+        if let Some((first, rest)) = self.scheme.wrapping.split_first() {
+            let mut low = [[0i32; COLUMNS]; ROWS];
+            add(first, &mut low);
+            for term in rest {
+                let mut part = [[0i32; COLUMNS]; ROWS];
+                add(term, &mut part);
+                let shift = term.shift - first.shift;
+                for (y, p) in low.iter_mut().zip(&part) {
+                    y.iter_mut().zip(p).for_each(|(y, p)| *y = y.wrapping_add(p << shift));
+                }
+            }
+            shift_in(&mut sums, &low, first.shift);
+        }
+        for (r, sums) in sums.iter().enumerate().take(self.rows - panel * ROWS) {
+            let at = (panel * ROWS + r) * self.pixels + self.columns.start + block * COLUMNS;
+            // SAFETY: tasks differ in their pixels or in their rows.
+            #[allow(unsafe_code)]
+            unsafe {
+                self.target.add(at, &sums[..used], self.mask);
+            }
+        }
+    }
+}
+
+/// `sums += part 2^shift`.
+#[inline(always)]
+fn shift_in(sums: &mut [[u64; COLUMNS]; ROWS], part: &[[i32; COLUMNS]; ROWS], shift: u8) {
+    for (y, p) in sums.iter_mut().zip(part) {
+        y.iter_mut().zip(p).for_each(|(y, p)| *y = y.wrapping_add((i64::from(*p) as u64) << shift));
     }
 }
