@@ -1,7 +1,8 @@
 //! What instructions read and write.
 
 use bcc_ir::program::Type;
-use zeroize::Zeroizing;
+
+use crate::words::Words;
 
 /// A buffer of an executing role: shares, masks, keys of the selection. It is erased when dropped
 /// and has no `Debug`.
@@ -11,7 +12,7 @@ pub enum Buffer {
         /// Modulus width, 1 to 64.
         bits: u8,
         /// The elements.
-        values: Zeroizing<Vec<u64>>,
+        values: Words,
     },
     /// Rows of bits, each in whole 64-bit words; bits past `len` are zero.
     Bits {
@@ -20,7 +21,7 @@ pub enum Buffer {
         /// Bits in a row.
         len: usize,
         /// The rows one after the other, `len.div_ceil(64)` words each, lowest bit first.
-        words: Zeroizing<Vec<u64>>,
+        words: Words,
     },
 }
 
@@ -28,17 +29,15 @@ impl Buffer {
     /// Zeros of a type.
     pub fn zeros(ty: Type) -> Self {
         match ty {
-            Type::Ring { bits, len } => Buffer::Ring { bits, values: Zeroizing::new(vec![0; len]) },
-            Type::Bits { planes, len } => {
-                Buffer::Bits { planes, len, words: Zeroizing::new(vec![0; planes * stride(len)]) }
-            }
+            Type::Ring { bits, len } => Buffer::Ring { bits, values: Words::zeros(len) },
+            Type::Bits { planes, len } => Buffer::Bits { planes, len, words: Words::zeros(planes * stride(len)) },
         }
     }
 
     /// A ring buffer of values that are reduced here.
     pub fn ring(bits: u8, mut values: Vec<u64>) -> Self {
         values.iter_mut().for_each(|v| *v &= mask(bits));
-        Buffer::Ring { bits, values: Zeroizing::new(values) }
+        Buffer::Ring { bits, values: values.into() }
     }
 
     /// Its type.

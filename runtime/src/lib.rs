@@ -28,3 +28,4 @@ pub mod store;
 pub mod vault;
 pub mod weights;
 pub mod wire;
+pub mod words;

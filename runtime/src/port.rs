@@ -3,9 +3,9 @@
 use bcc_ir::graph::{ClientStep, run_epilogue};
 use bcc_ir::program::Port;
 use thiserror::Error;
-use zeroize::Zeroizing;
 
 use crate::buffer::mask;
+use crate::words::Words;
 
 /// Numbers with a shape.
 #[derive(Clone, PartialEq)]
@@ -60,14 +60,14 @@ fn position(shape: &[usize], mut flat: usize) -> Vec<usize> {
 
 /// Encodes an input: `round(x * 2^frac / gain)` modulo the port's modulus, ties to even. The shape
 /// must be the port's, every element finite and at most the port's bound.
-pub fn encode(port: &Port, x: &Tensor) -> Result<Zeroizing<Vec<u64>>, InputError> {
+pub fn encode(port: &Port, x: &Tensor) -> Result<Words, InputError> {
     if x.shape != port.shape || x.data.len() != port.shape.iter().product::<usize>() {
         return Err(InputError::Shape { got: x.shape.clone(), want: port.shape.clone() });
     }
     let factor = 2f64.powi(i32::from(port.frac)) / port.gain;
     let limit = 2f64.powi(i32::from(port.modulus) - 1);
-    let mut out = Zeroizing::new(Vec::with_capacity(x.data.len()));
-    for (i, &value) in x.data.iter().enumerate() {
+    let mut out = Words::zeros(x.data.len());
+    for (i, (&value, y)) in x.data.iter().zip(out.iter_mut()).enumerate() {
         if !value.is_finite() {
             return Err(InputError::NotFinite { index: position(&x.shape, i), value });
         }
@@ -75,7 +75,7 @@ pub fn encode(port: &Port, x: &Tensor) -> Result<Zeroizing<Vec<u64>>, InputError
         if value.abs() > port.bound || integer.abs() >= limit {
             return Err(InputError::Bound { index: position(&x.shape, i), value, bound: port.bound });
         }
-        out.push(integer as i64 as u64 & mask(port.modulus));
+        *y = integer as i64 as u64 & mask(port.modulus);
     }
     Ok(out)
 }

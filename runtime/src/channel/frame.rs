@@ -5,6 +5,8 @@ use std::fmt;
 
 use bcc_ir::program::Role;
 
+use super::spare;
+
 /// Longest reason of an abort.
 pub const ABORT_LIMIT: usize = 1024;
 
@@ -97,7 +99,8 @@ impl fmt::Display for Control {
 /// An empty frame with room for the header in front and capacity for `bytes` in all.
 pub fn new_frame(bytes: usize) -> Vec<u8> {
     // Packing odd widths writes up to 8 bytes past the end.
-    let mut frame = Vec::with_capacity(bytes + 8);
+    let mut frame = spare::take(bytes + 8);
+    frame.clear();
     frame.resize(Header::BYTES, 0);
     frame
 }

@@ -2,6 +2,7 @@
 
 pub mod frame;
 mod memory;
+mod spare;
 mod tcp;
 
 use std::sync::Arc;
@@ -40,6 +41,12 @@ pub enum LinkError {
 pub struct Payload {
     bytes: Vec<u8>,
     start: usize,
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        spare::give(std::mem::take(&mut self.bytes));
+    }
 }
 
 impl Payload {

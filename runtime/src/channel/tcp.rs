@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bcc_ir::program::Role;
 
 use super::frame::alive;
-use super::{Header, Link, LinkError, Payload};
+use super::{Header, Link, LinkError, Payload, spare};
 
 /// How often a link that is kept alive shows it, where nothing else is sent.
 const BEAT: Duration = Duration::from_millis(200);
@@ -95,7 +95,10 @@ impl TcpLink {
             let mut write = || {
                 loop {
                     match frames.recv_timeout(BEAT) {
-                        Ok(frame) => writer.write_all(&frame)?,
+                        Ok(frame) => {
+                            writer.write_all(&frame)?;
+                            spare::give(frame);
+                        }
                         Err(RecvTimeoutError::Timeout) => match beats.load(Ordering::Relaxed) {
                             SILENT => {}
                             depth => writer.write_all(&Header { depth, ..alive(None) }.bytes())?,
@@ -171,7 +174,8 @@ impl Link for TcpLink {
     }
 
     fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError> {
-        let mut bytes = vec![0; len];
+        let mut bytes = spare::take(len);
+        bytes.resize(len, 0);
         match self.read(&mut bytes, timeout) {
             // The header was there, so the frame has broken off.
             Err(LinkError::Closed) => Err(LinkError::Truncated { got: 0, want: len }),

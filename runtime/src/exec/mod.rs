@@ -18,6 +18,7 @@ use crate::plan::Plan;
 use crate::prg::{self, Key};
 use crate::weights::WeightSource;
 use crate::wire::{self, WireError};
+use crate::words::Words;
 
 /// Why a role's code cannot go on.
 #[derive(Debug, Error)]
@@ -97,7 +98,7 @@ pub struct Machine<'a> {
 #[derive(Default)]
 pub struct Io {
     /// The encoded input.
-    pub input: Option<Zeroizing<Vec<u64>>>,
+    pub input: Option<Words>,
     /// The opened output, modulo its port's modulus.
     pub output: Option<Vec<u64>>,
 }

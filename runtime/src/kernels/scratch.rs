@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-use zeroize::Zeroizing;
+use crate::words::Words;
 
 /// Types whose every bit pattern is a value and whose alignment is at most 8.
 ///
@@ -21,7 +21,7 @@ unsafe impl<const N: usize> Element for [u32; N] {}
 
 /// Zeros at first; erased when dropped. `Vec<i16>` would be erased an element at a time.
 pub struct Scratch<T> {
-    words: Zeroizing<Vec<u64>>,
+    words: Words,
     len: usize,
     element: PhantomData<T>,
 }
@@ -30,7 +30,7 @@ impl<T: Element> Scratch<T> {
     /// `len` zeros.
     pub fn new(len: usize) -> Self {
         let words = (len * size_of::<T>()).div_ceil(8);
-        Scratch { words: Zeroizing::new(vec![0; words]), len, element: PhantomData }
+        Scratch { words: Words::zeros(words), len, element: PhantomData }
     }
 }
 

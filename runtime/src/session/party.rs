@@ -47,7 +47,7 @@ struct Session<'a> {
     mode: Mode,
     count: u32,
     offered: u8,
-    inputs: Vec<zeroize::Zeroizing<Vec<u64>>>,
+    inputs: Vec<crate::words::Words>,
     binding: Binding,
     state: Option<SetupState>,
     store: Option<Store>,
