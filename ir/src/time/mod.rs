@@ -24,4 +24,4 @@ mod work;
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
-pub use work::{Kind, NARROW, Work, code_work, instruction_work, phase_work, work};
+pub use work::{Kind, NARROW, Work, code_work, digit_products, narrow_weights, phase_work, work};

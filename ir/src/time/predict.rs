@@ -77,7 +77,7 @@ impl Prediction {
 pub fn predict(program: &Program, rates: &Rates, network: &Network) -> Result<Prediction, Stuck> {
     // A program that does not get to its end has no time.
     schedule(program)?;
-    let work = Role::ALL.map(|role| code_work(program.code(role)));
+    let work = Role::ALL.map(|role| code_work(program, role));
     Ok(Prediction { phases: Phase::ALL.map(|phase| Walk::new(program, phase, rates, network, &work).run()) })
 }
 

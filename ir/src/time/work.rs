@@ -4,18 +4,18 @@ use serde::{Deserialize, Serialize};
 
 use super::memory::fresh_bytes;
 use crate::geometry::{ConvShape, PoolShape};
-use crate::program::{BlockMap, Code, Inst, Instruction, Phase, Program, Role, Type, carry_terms};
+use crate::program::{BlockMap, Inst, Instruction, Phase, Program, Role, Type, WeightWidth, carry_terms};
 
 /// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Multiply-accumulates of a convolution with at least [`NARROW`] output channels in a group,
-    /// padding counted.
+    /// Multiply-accumulates of 16-bit digits in a convolution with at least [`NARROW`] output channels in a
+    /// group, padding counted: [`digit_products`] for each of its own.
     ConvMacs,
     /// Operand elements that such a convolution gathers: one for each tap and output pixel.
     ConvTaps,
-    /// Weights that such a convolution arranges.
+    /// Weights that are arranged for such a convolution, once, when the setup has them.
     ConvWeights,
     /// Multiply-accumulates of a convolution with fewer output channels in a group, depthwise ones
     /// above all.
@@ -215,7 +215,29 @@ fn words(len: usize) -> u64 {
     len.div_ceil(64) as u64
 }
 
-fn conv(shape: &ConvShape) -> Work {
+/// Products of 16-bit digits that a multiplication modulo `2^bits` takes; `narrow` if one factor is an integer
+/// of at most 16 bits with its sign.
+pub fn digit_products(bits: u8, narrow: bool) -> u64 {
+    match (bits, narrow) {
+        (..=16, _) => 1,
+        (..=32, true) => 2,
+        (..=41, true) => 3,
+        (..=50, true) => 4,
+        (..=59, true) => 5,
+        (_, true) => 6,
+        (..=32, _) => 3,
+        (..=40, _) => 6,
+        (..=44, _) => 8,
+        (..=48, _) => 10,
+        (..=52, _) => 11,
+        (..=56, _) => 13,
+        (..=59, _) => 15,
+        (..=63, _) => 17,
+        _ => 19,
+    }
+}
+
+fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
     let [h, w] = shape.output().unwrap_or([0, 0]);
     let pixels = (h * w) as u64;
     let taps = shape.window.kernel.iter().product::<usize>() as u64;
@@ -226,9 +248,8 @@ fn conv(shape: &ConvShape) -> Work {
     } else if shape.input == [1, 1] && shape.window.kernel == [1, 1] {
         Work::of(Kind::DenseMacs, macs)
     } else {
-        Work::of(Kind::ConvMacs, macs)
+        Work::of(Kind::ConvMacs, macs * digit_products(bits, narrow))
             .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
-            .and(Kind::ConvWeights, weights)
     }
 }
 
@@ -253,7 +274,8 @@ fn carry_operations(inputs: u8) -> (u64, u64) {
     (products, opens)
 }
 
-/// Work of an instruction with operands and results of given types, as the verifier proved them.
+/// Work of an instruction with operands and results of given types, as the verifier proved them. Weights of
+/// convolutions are taken for wide.
 pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
     let out = outputs.first().copied().unwrap_or(Type::Bits { planes: 0, len: 0 });
     let first = inputs.first().copied().unwrap_or(out);
@@ -292,7 +314,10 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         | Inst::Scale { .. }
         | Inst::LiftPublic
         | Inst::LiftCorrection => Work::of(Kind::Elements, elements),
-        Inst::Conv(shape) => conv(shape),
+        Inst::Conv(shape) => match out {
+            Type::Ring { bits, .. } => conv(shape, bits, false),
+            Type::Bits { .. } => Work::default(),
+        },
         Inst::SumPool(shape) => Work::of(Kind::PoolTaps, pool(shape)),
         Inst::Transpose { .. } => Work::of(Kind::Transposed, elements),
         Inst::Gather { .. } | Inst::Pad { .. } | Inst::Assemble { .. } => Work::of(Kind::Gathered, elements),
@@ -314,20 +339,46 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
     }
 }
 
-/// Work of an instruction of a role's code.
-pub fn instruction_work(code: &Code, instruction: &Instruction) -> Work {
-    let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
-    work(&instruction.inst, &types(&instruction.inputs), &types(&instruction.outputs))
+/// Buffers that hold weights of at most 16 bits, as they are in the weights file: convolutions with them take
+/// fewer products.
+pub fn narrow_weights(program: &Program, role: Role) -> Vec<bool> {
+    let code = program.code(role);
+    let mut narrow = vec![false; code.buffers.len()];
+    for i in &code.phases[Phase::Setup.index()] {
+        if let Inst::Weight { index } = i.inst {
+            let short = program.weights.get(index as usize).is_some_and(|w| w.width == WeightWidth::I16);
+            i.outputs.iter().for_each(|b| narrow[*b as usize] = short);
+        }
+    }
+    narrow
 }
 
-/// Work of every instruction of a role's code, by phase: its own, and the memory that it uses for the
-/// first time in one setup and one inference.
-pub fn code_work(code: &Code) -> [Vec<Work>; 3] {
-    let fresh = fresh_bytes(code);
+/// Work of every instruction of a role's code, by phase: its own, the memory that it uses for the first time in
+/// one setup and one inference, and the arrangement of the weights that it makes.
+pub fn code_work(program: &Program, role: Role) -> [Vec<Work>; 3] {
+    let code = program.code(role);
+    let (fresh, narrow) = (fresh_bytes(code), narrow_weights(program, role));
+    let mut arranged = vec![0; code.buffers.len()];
+    for i in code.phases.iter().flatten() {
+        if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
+            && conv(shape, 64, false).calls(Kind::ConvMacs) > 0
+        {
+            arranged[*w as usize] = shape.weight_len().unwrap_or(0) as u64;
+        }
+    }
+    let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
     Phase::ALL.map(|phase| {
         let of = |(i, fresh): (&Instruction, &u64)| {
-            let own = instruction_work(code, i);
-            if *fresh > 0 { own.and(Kind::FreshBytes, *fresh) } else { own }
+            let outputs = types(&i.outputs);
+            let mut own = match (&i.inst, &i.inputs[..], &outputs[..]) {
+                (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
+                _ => work(&i.inst, &types(&i.inputs), &outputs),
+            };
+            if *fresh > 0 {
+                own = own.and(Kind::FreshBytes, *fresh);
+            }
+            let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
+            if weights > 0 { own.and(Kind::ConvWeights, weights) } else { own }
         };
         code.phases[phase.index()].iter().zip(&fresh[phase.index()]).map(of).collect()
     })
@@ -336,7 +387,7 @@ pub fn code_work(code: &Code) -> [Vec<Work>; 3] {
 /// Work of a role in a phase.
 pub fn phase_work(program: &Program, role: Role, phase: Phase) -> Work {
     let mut total = Work::default();
-    code_work(program.code(role))[phase.index()].iter().for_each(|w| total.add(w));
+    code_work(program, role)[phase.index()].iter().for_each(|w| total.add(w));
     total
 }
 
@@ -366,18 +417,19 @@ mod tests {
         // 3x3 over 2 channels of 5x6, padded to keep the size, to 8 channels.
         let window = Window { pad: [1; 4], ..Window::new([3, 3]) };
         let mut shape = ConvShape { in_channels: 2, input: [5, 6], out_channels: 8, groups: 1, window };
-        let got = work(&Inst::Conv(shape), &[], &[]);
+        let of = |shape: ConvShape, bits| work(&Inst::Conv(shape), &[], &[ring(bits, 0)]);
         let weights = 8 * 2 * 9;
-        let want =
-            Work::of(Kind::ConvMacs, weights * 30).and(Kind::ConvTaps, 2 * 9 * 30).and(Kind::ConvWeights, weights);
-        assert_eq!(got, want);
+        for (bits, products) in [(16, 1), (32, 3), (40, 6), (64, 19)] {
+            let want = Work::of(Kind::ConvMacs, products * weights * 30).and(Kind::ConvTaps, 2 * 9 * 30);
+            assert_eq!(of(shape, bits), want);
+        }
         // Two groups of four outputs: half the weights, the same taps.
         shape.groups = 2;
-        let got = work(&Inst::Conv(shape), &[], &[]);
+        let got = of(shape, 16);
         assert_eq!((got.units(Kind::ConvMacs), got.units(Kind::ConvTaps)), (8 * 9 * 30, 2 * 9 * 30));
         shape.out_channels = 2;
-        assert_eq!(work(&Inst::Conv(shape), &[], &[]), Work::of(Kind::DepthwiseMacs, 2 * 9 * 30));
-        assert_eq!(work(&Inst::Conv(ConvShape::dense(64, 10)), &[], &[]), Work::of(Kind::DenseMacs, 640));
+        assert_eq!(of(shape, 32), Work::of(Kind::DepthwiseMacs, 2 * 9 * 30));
+        assert_eq!(of(ConvShape::dense(64, 10), 32), Work::of(Kind::DenseMacs, 640));
         let pool = PoolShape { channels: 3, input: [4, 4], window: Window::new([4, 4]), counted: [0; 4] };
         assert_eq!(work(&Inst::SumPool(pool), &[], &[]), Work::of(Kind::PoolTaps, 48));
     }

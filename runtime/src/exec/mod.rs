@@ -5,7 +5,8 @@ mod compute;
 use std::sync::Arc;
 
 use bcc_ir::geometry::ConvShape;
-use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type, WeightWidth};
+use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type};
+use bcc_ir::time::narrow_weights;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -190,6 +191,7 @@ impl<'a> Machine<'a> {
     pub fn settle(&mut self) {
         let code = self.program.code(self.role);
         let later = || code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]);
+        let narrow = narrow_weights(self.program, self.role);
         let mut only = vec![true; code.buffers.len()];
         for i in later() {
             let others = if matches!(i.inst, Inst::Conv(_)) { &i.inputs[..1] } else { &i.inputs[..] };
@@ -201,23 +203,12 @@ impl<'a> Machine<'a> {
             let w = *w as usize;
             let Some(Buffer::Ring { values, .. }) = &self.buffers[w] else { continue };
             if self.arranged[w].is_none() {
-                self.arranged[w] = self.kernels.arrange(bits, self.narrow(w as BufferId), shape, values);
+                self.arranged[w] = self.kernels.arrange(bits, narrow[w], shape, values);
             }
             if only[w] && self.arranged[w].as_ref().is_some_and(|a| a.fits(bits, shape)) {
                 self.buffers[w] = None;
             }
         }
-    }
-
-    /// Whether a buffer holds weights of 16 bits, as they are in the file.
-    fn narrow(&self, b: BufferId) -> bool {
-        let setup = &self.program.code(self.role).phases[Phase::Setup.index()];
-        setup.iter().filter(|i| i.outputs.contains(&b)).any(|i| match i.inst {
-            Inst::Weight { index } => {
-                self.program.weights.get(index as usize).is_some_and(|w| w.width == WeightWidth::I16)
-            }
-            _ => false,
-        })
     }
 
     fn replay(&mut self, run: Vec<bool>, keys: &Keys) -> Result<(), ExecError> {

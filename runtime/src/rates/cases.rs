@@ -51,6 +51,21 @@ impl Case {
         let output = self.output;
         match (&self.inst, output) {
             (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output))),
+            (Inst::Conv(shape), Type::Ring { bits, .. }) => {
+                let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+                if self.kind == Kind::ConvWeights {
+                    return Box::new(move || drop(kernels.arrange(bits, false, shape, operands[1].words())));
+                }
+                // As a machine does that has settled.
+                let arranged = kernels.arrange(bits, false, shape, operands[1].words());
+                Box::new(move || {
+                    let mut out = Buffer::zeros(output);
+                    match &arranged {
+                        Some(weights) => kernels.conv_arranged(weights, operands[0].words(), out.words_mut()),
+                        None => kernels.conv(bits, shape, operands[0].words(), operands[1].words(), out.words_mut()),
+                    }
+                })
+            }
             (Inst::Weight { .. }, Type::Ring { bits, len }) => {
                 let source = vec![(0..len as i64).collect::<Vec<i64>>()];
                 Box::new(move || drop(Buffer::ring(bits, source.ring(0, bits))))
@@ -181,7 +196,10 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
 pub fn cases() -> Vec<Case> {
     let mut all = Vec::new();
     let mut add = |kind, size, inst: Inst, inputs: Vec<Type>, output| {
-        let work = work(&inst, &inputs, &[output]);
+        let work = match kind {
+            Kind::ConvWeights => Work::of(kind, inputs[1].len() as u64),
+            _ => work(&inst, &inputs, &[output]),
+        };
         all.push(Case { kind, size, work, inst, inputs, output });
     };
     convolutions(&mut add);
