@@ -125,9 +125,8 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
             x.iter().map(|v| v.wrapping_add(half) >> bits).collect()
         }
         Op::SumPool { .. } => sum_pool(&graph.pool_shape(id).ok_or_else(unquantized)?, x),
-        Op::Divide { shift, divisors } => {
-            let factors: Vec<i64> =
-                divisors.iter().map(|d| (f64::from(*shift).exp2() / *d as f64).round() as i64).collect();
+        Op::Divide { numerator, divisors, .. } => {
+            let factors: Vec<i64> = divisors.iter().map(|d| (*numerator as f64 / *d as f64).round() as i64).collect();
             x.chunks_exact(factors.len())
                 .flat_map(|c| c.iter().zip(&factors).map(|(v, f)| v.wrapping_mul(*f)))
                 .collect()

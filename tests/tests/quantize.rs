@@ -314,15 +314,17 @@ fn uneven_divisors_are_multiplied_exactly() {
         let graph = b.finish();
         let c = sound(graph.clone(), &calibrated(&graph), 6e-3);
         let (op, _) = node(&c, "pool/divide");
-        let Op::Divide { shift, divisors } = op else { panic!("{op:?}") };
+        let Op::Divide { numerator, shift, divisors } = op else { panic!("{op:?}") };
         let most = kernel[0] * kernel[1];
         let [_, _, h, w] = c.graph.node(c.graph.find("pool").unwrap()).shape[..] else { panic!("no map") };
         assert_eq!(divisors.len(), h * w);
         assert!(divisors.iter().max() == Some(&most) && divisors.iter().min() < Some(&most), "{divisors:?}");
-        assert!(u32::from(shift) >= most.next_power_of_two().ilog2() + 6, "{shift}");
-        // The result is on the scale of the operand.
-        assert_eq!(fixed(&c, "pool/divide/truncate").frac, fixed(&c, "relu").frac);
-        assert_eq!(fixed(&c, "pool/divide/truncate").gain, 1.0);
+        // Factors are whole, and the weights behind take what they have in common.
+        assert!(shift == 0 && divisors.iter().all(|d| numerator % *d as u64 == 0), "{numerator}: {divisors:?}");
+        let bits = numerator.next_power_of_two().ilog2();
+        let result = fixed(&c, "pool/divide/truncate");
+        assert_eq!(u32::from(result.frac) + bits, u32::from(fixed(&c, "relu").frac));
+        assert_eq!(result.gain, 1.0 / numerator as f64);
     }
 }
 

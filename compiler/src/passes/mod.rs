@@ -191,3 +191,8 @@ pub fn run_all(
     }
     Ok(())
 }
+
+/// The greatest common divisor.
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -30,7 +30,7 @@ use bcc_ir::graph::{
 };
 use thiserror::Error;
 
-use super::PassOptions;
+use super::{PassOptions, gcd};
 
 /// Why a graph cannot be quantized.
 #[derive(Debug, Error)]
@@ -134,6 +134,15 @@ struct Attempt {
     weight_frac: u8,
     /// Dealt versions of values, made for linear layers.
     dealt: BTreeMap<NodeId, NodeId>,
+}
+
+/// The least common multiple, if it has no more than [`DIVISION_BITS`] bits.
+fn common_multiple(divisors: &[usize]) -> Option<u64> {
+    divisors.iter().try_fold(1u64, |all, &d| {
+        let d = d as u64;
+        let multiple = all / gcd(all as usize, d as usize) as u64 * d;
+        (multiple < 1 << DIVISION_BITS).then_some(multiple)
+    })
 }
 
 /// Smallest `k` with `units < 2^(k - 1 - spare)`; a few units are added for rounding.
@@ -472,11 +481,22 @@ impl Attempt {
         // As a sum the value is larger; the division brings it back.
         self.graph.node_mut(id).range = Some(Range { bound: range.bound * most as f64, ..range });
         self.set(id, x)?;
+        if let Some(numerator) = common_multiple(&divisors).filter(|_| self.gain_goes_on(id)) {
+            // Exact factors; the next weights absorb the common multiple.
+            let fixed = Fixed { gain: x.gain / numerator as f64, ..x };
+            if bits(range.bound / fixed.unit(), 1) <= u32::from(x.modulus) {
+                let divided = self.follow(id, Op::Divide { numerator, shift: 0, divisors }, x)?;
+                self.graph.node_mut(divided).range = Some(Range { evidence: Evidence::Derived, ..range });
+                self.set(divided, fixed)?;
+                self.truncated(divided, (numerator.next_power_of_two().ilog2() as u8).min(x.frac))?;
+                return Ok(());
+            }
+        }
         let need = bits(range.bound / x.unit(), 1) + u32::from(p);
         let q = u32::from(x.modulus).saturating_sub(need).min(u32::from(DIVISION_BITS)) as u8;
         self.fit(id, need + 6, x.modulus, "an average with uneven divisors needs six bits for the division")?;
         let fixed = Fixed { frac: x.frac + p + q, ..x };
-        let divided = self.follow(id, Op::Divide { shift: p + q, divisors }, x)?;
+        let divided = self.follow(id, Op::Divide { numerator: 1 << (p + q), shift: p + q, divisors }, x)?;
         self.graph.node_mut(divided).range = Some(Range { evidence: Evidence::Derived, ..range });
         self.set(divided, fixed)?;
         self.truncated(divided, p + q)?;

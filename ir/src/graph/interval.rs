@@ -148,8 +148,8 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             let divisor = *divisor as f64;
             each(&|c| c.scaled(fewest as f64 / divisor).hull(c.scaled(most as f64 / divisor)))
         }
-        Op::Divide { shift, divisors } => {
-            let one = (*shift as f64).exp2();
+        Op::Divide { numerator, divisors, .. } => {
+            let one = *numerator as f64;
             let factors = divisors.iter().map(|d| (one / *d as f64).round() / one);
             let (lo, hi) = factors.fold((f64::INFINITY, 0.0f64), |(lo, hi), f| (lo.min(f), hi.max(f)));
             each(&|c| c.scaled(lo).hull(c.scaled(hi)))

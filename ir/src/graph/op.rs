@@ -145,9 +145,12 @@ pub enum Op {
         bits: u8,
     },
     /// Multiplies position `p` of every map by the public integer nearest to
-    /// `2^shift / divisors[p]`; the fraction grows by `shift` bits. Only in quantized graphs.
+    /// `numerator / divisors[p]`; the fraction grows by `shift` bits, the gain by
+    /// `2^shift / numerator`. Only in quantized graphs.
     Divide {
-        /// Bits of the reciprocal.
+        /// What is divided, at least 1.
+        numerator: u64,
+        /// Bits of fraction that it stands for.
         shift: u8,
         /// Divisor of each position of the map, row-major.
         divisors: Vec<usize>,

@@ -78,7 +78,11 @@ impl Graph {
                 format!("[{}, {}]", bound(low), bound(high))
             }
             Op::Truncate { bits } | Op::Tag { bits } | Op::LowBits { bits } => bits.to_string(),
-            Op::Divide { shift, divisors } => format!("2^{shift}/[{}]", runs(divisors)),
+            Op::Divide { numerator, shift, divisors } => {
+                let exact = if numerator.checked_ilog2() == Some(u32::from(*shift)) { "2^" } else { "" };
+                let n = if exact.is_empty() { *numerator } else { u64::from(*shift) };
+                format!("{exact}{n}/[{}]", runs(divisors))
+            }
             Op::Reduce { modulus } => modulus.to_string(),
             Op::Input | Op::Add | Op::Sub | Op::Identity | Op::Remask | Op::Refresh => String::new(),
         }

@@ -206,8 +206,11 @@ pub fn infer_shape<'a>(
             Ok(x.to_vec())
         }
         Op::LowBits { bits } if !(1..=32).contains(bits) => Err(bad(format!("{bits} bits"))),
-        Op::Divide { divisors, .. } => {
+        Op::Divide { numerator, divisors, .. } => {
             let (_, [h, w]) = channels()?;
+            if *numerator == 0 {
+                return Err(bad("a numerator of 0".into()));
+            }
             if divisors.len() != elements(&[h, w]) || divisors.contains(&0) {
                 return Err(bad(format!("{} divisors for a {h}x{w} map (none may be 0)", divisors.len())));
             }

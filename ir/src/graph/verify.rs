@@ -404,7 +404,10 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             expect(Fixed { frac: 0, modulus: *bits, gain: 1.0, ..x })
         }
         Op::SumPool { divisor, .. } => expect(Fixed { gain: x.gain / *divisor as f64, ..x }),
-        Op::Divide { shift, .. } => expect(Fixed { frac: x.frac.saturating_add(*shift), ..x }),
+        Op::Divide { numerator, shift, .. } => {
+            let gain = x.gain * f64::from(*shift).exp2() / *numerator as f64;
+            expect(Fixed { frac: x.frac.saturating_add(*shift), gain, ..x })
+        }
         Op::Reduce { modulus } => {
             if *modulus > x.modulus {
                 return Err(format!("cannot reduce {} bits to {modulus}", x.modulus));

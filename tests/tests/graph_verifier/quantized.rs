@@ -66,8 +66,11 @@ fn attributes_of_quantized_operators() {
                 Op::Reduce { modulus } => {
                     [modulus + 1, modulus - 1, 0, 255].map(|modulus| Op::Reduce { modulus }).into()
                 }
-                Op::Divide { shift, divisors } => {
-                    [shift + 1, shift - 1, 0, 255].map(|shift| Op::Divide { shift, divisors: divisors.clone() }).into()
+                Op::Divide { numerator, shift, divisors } => {
+                    let with = |numerator, shift| Op::Divide { numerator, shift, divisors: divisors.clone() };
+                    let shifts = [shift + 1, shift.wrapping_sub(1), 255].map(|shift| with(numerator, shift));
+                    let numerators = [numerator + 1, 2 * numerator, u64::MAX].map(|numerator| with(numerator, shift));
+                    shifts.into_iter().chain(numerators).collect()
                 }
                 Op::SumPool { window, divisor } => {
                     [divisor + 1, divisor * 2, 0, usize::MAX].map(|divisor| Op::SumPool { window, divisor }).into()

@@ -219,9 +219,10 @@ fn attributes() {
                     let none = bcc_ir::Block::Patch { h: 0, w: 1 };
                     push(&Op::BlockRelu { blocks: vec![none; blocks.len()], plannable });
                 }
-                Op::Divide { shift, divisors } => {
-                    push(&Op::Divide { shift, divisors: vec![0; divisors.len()] });
-                    push(&Op::Divide { shift, divisors: Vec::new() });
+                Op::Divide { numerator, shift, divisors } => {
+                    push(&Op::Divide { numerator, shift, divisors: vec![0; divisors.len()] });
+                    push(&Op::Divide { numerator, shift, divisors: Vec::new() });
+                    push(&Op::Divide { numerator: 0, shift, divisors });
                 }
                 Op::Add => {
                     push(&Op::Pad { pad: [usize::MAX; 4] });

@@ -20,6 +20,7 @@ use bcc_ir::program::{
     BufferId, Inst, Layer, Phase, Port, Program, Role, Source, Stream, Tap, Type, WeightEntry, WeightWidth,
 };
 
+use super::gcd;
 use build::Builder;
 
 /// The program and the integers of its weights file, entry by entry.
@@ -344,8 +345,8 @@ impl Lowering<'_> {
                 Inst::Pad { channels, input, pad: *pad }
             }
             Op::SumPool { .. } => Inst::SumPool(self.graph.pool_shape(id)?),
-            Op::Divide { shift, divisors } => {
-                let factor = |d: &usize| ((f64::from(*shift)).exp2() / *d as f64).round() as u64;
+            Op::Divide { numerator, divisors, .. } => {
+                let factor = |d: &usize| (*numerator as f64 / *d as f64).round() as u64;
                 Inst::Scale { factors: divisors.iter().map(factor).collect() }
             }
             _ => return None,
@@ -379,10 +380,6 @@ impl Lowering<'_> {
         let opened = b.emit(Role::Client, Phase::Online, Inst::Add, &[x.client, s[0]], x.ty());
         b.effect(Role::Client, Phase::Online, Inst::Output, &[opened]);
     }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Positions of one slab of a scatter; as its indices ascend, each takes the operand's next one.
