@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::buffer::{Buffer, mask, stride, tail_mask};
+use crate::kernels::bytes;
 
 /// A 16-byte key that two parties share. Erased when dropped; has no `Debug`.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -69,25 +70,9 @@ fn fill_from(cipher: &Aes128Enc, stream: u32, bits: u8, first: usize, out: &mut 
 }
 
 fn elements(bytes: &[u8], width: usize, mask: u64, out: &mut [u64]) {
-    match width {
-        8 => {
-            for (v, b) in out.iter_mut().zip(bytes.as_chunks::<8>().0) {
-                *v = u64::from_le_bytes(*b) & mask;
-            }
-        }
-        4 => {
-            for (v, b) in out.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *v = u64::from(u32::from_le_bytes(*b)) & mask;
-            }
-        }
-        _ => {
-            // Whole words that reach into the next elements; the spare block is behind the last.
-            for (i, v) in out.iter_mut().enumerate() {
-                let mut word = [0u8; 8];
-                word.copy_from_slice(&bytes[i * width..i * width + 8]);
-                *v = u64::from_le_bytes(word) & mask;
-            }
-        }
+    bytes::widen(width, bytes, out);
+    if mask != u64::MAX >> (64 - 8 * width) {
+        out.iter_mut().for_each(|v| *v &= mask);
     }
 }
 

@@ -5,6 +5,7 @@ use bcc_ir::program::Type;
 use thiserror::Error;
 
 use crate::buffer::{Buffer, mask, stride, tail_mask};
+use crate::kernels::bytes;
 
 /// Bytes that are no buffer of the expected type.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -30,19 +31,9 @@ pub fn pack(buffer: &Buffer, out: &mut Vec<u8>) {
     match buffer {
         Buffer::Ring { bits, values } => {
             let width = usize::from(bits.div_ceil(8));
-            match width {
-                8 => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
-                4 => out.extend(values.iter().flat_map(|v| (*v as u32).to_le_bytes())),
-                _ => {
-                    // Whole words, each overwriting the zeros behind the one before.
-                    let start = out.len();
-                    out.resize(start + values.len() * width + 8, 0);
-                    for (i, v) in values.iter().enumerate() {
-                        out[start + i * width..][..8].copy_from_slice(&v.to_le_bytes());
-                    }
-                    out.truncate(start + values.len() * width);
-                }
-            }
+            let start = out.len();
+            out.resize(start + values.len() * width, 0);
+            bytes::narrow(width, values, &mut out[start..]);
         }
         Buffer::Bits { len, words, .. } => {
             if *len == 0 {
@@ -67,23 +58,7 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
     let excess = match ty {
         Type::Ring { bits, .. } => {
             let width = usize::from(bits.div_ceil(8));
-            // Whole words that reach into the next elements, as far as there are enough bytes.
-            let whole = u64::MAX >> (64 - 8 * width);
-            let fast = (bytes.len() + width).saturating_sub(8) / width;
-            let (head, tail) = buffer.words_mut().split_at_mut(fast.min(ty.len()));
-            for (i, v) in head.iter_mut().enumerate() {
-                let mut word = [0u8; 8];
-                word.copy_from_slice(&bytes[i * width..i * width + 8]);
-                *v = u64::from_le_bytes(word) & whole;
-                seen |= *v;
-            }
-            let rest = &bytes[head.len() * width..];
-            for (v, b) in tail.iter_mut().zip(rest.chunks_exact(width)) {
-                let mut word = [0u8; 8];
-                word[..width].copy_from_slice(b);
-                *v = u64::from_le_bytes(word);
-                seen |= *v;
-            }
+            seen |= bytes::widen(width, bytes, buffer.words_mut());
             seen & !mask(bits)
         }
         Type::Bits { len, .. } => {

@@ -1,4 +1,5 @@
-//! Bits moved by words.
+//! Bits of ring elements as planes.
+#![allow(unsafe_code)]
 
 use crate::buffer::stride;
 
@@ -38,6 +39,107 @@ pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
         transpose64(&mut m);
         for (p, bits) in m.iter().enumerate().take(count) {
             planes[p * n + word] = *bits;
+        }
+    }
+}
+
+/// [`to_bits`], or what is faster on this processor.
+pub fn to_bits_fast(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: AVX2 was just found.
+        unsafe { x86::to_bits(low, pad, x, out) };
+        return;
+    }
+    to_bits(low, pad, x, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256i, _mm_cvtsi64_si128, _mm_loadu_si128, _mm256_add_epi8, _mm256_loadu_si256, _mm256_movemask_epi8,
+        _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_srl_epi64, _mm256_unpackhi_epi16,
+        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi16, _mm256_unpacklo_epi32,
+        _mm256_unpacklo_epi64,
+    };
+
+    use crate::buffer::stride;
+
+    /// Puts byte `j` of both elements of a half side by side, for every `j`.
+    const PAIRS: [u8; 32] = {
+        let mut from = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            from[i] = (i % 16 / 2 + i % 2 * 8) as u8;
+            i += 1;
+        }
+        from
+    };
+
+    /// Bytes 0 to 7 of 32 elements, shifted down by `low` bits: of each byte a register with one byte for every
+    /// element.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn byte_planes(x: &[u64; 32], low: u8) -> [__m256i; 8] {
+        let by = _mm_cvtsi64_si128(i64::from(low));
+        // SAFETY: 32 bytes.
+        let pairs = unsafe { _mm256_loadu_si256(PAIRS.as_ptr().cast()) };
+        // Two elements in each half, elements 0 to 15 in the lower ones: transposing the 16-bit units of every
+        // half leaves each byte's elements in order.
+        let v: [__m256i; 8] = std::array::from_fn(|i| {
+            // SAFETY: two elements from `2 i` and from `16 + 2 i` on.
+            let both = unsafe {
+                let from = x.as_ptr().add(2 * i);
+                _mm256_set_m128i(_mm_loadu_si128(from.add(16).cast()), _mm_loadu_si128(from.cast()))
+            };
+            _mm256_shuffle_epi8(_mm256_srl_epi64(both, by), pairs)
+        });
+        let mut a = [_mm256_setzero_si256(); 8];
+        for i in 0..4 {
+            a[2 * i] = _mm256_unpacklo_epi16(v[2 * i], v[2 * i + 1]);
+            a[2 * i + 1] = _mm256_unpackhi_epi16(v[2 * i], v[2 * i + 1]);
+        }
+        // `a[2 i + h]` has units `4 h .. 4 h + 4` of elements `4 i .. 4 i + 4`.
+        let mut b = [_mm256_setzero_si256(); 8];
+        for i in 0..2 {
+            for h in 0..2 {
+                b[4 * i + 2 * h] = _mm256_unpacklo_epi32(a[4 * i + h], a[4 * i + 2 + h]);
+                b[4 * i + 2 * h + 1] = _mm256_unpackhi_epi32(a[4 * i + h], a[4 * i + 2 + h]);
+            }
+        }
+        // `b[4 i + q]` has units `2 q, 2 q + 1` of elements `8 i .. 8 i + 8`.
+        let mut planes = [_mm256_setzero_si256(); 8];
+        for q in 0..4 {
+            planes[2 * q] = _mm256_unpacklo_epi64(b[q], b[4 + q]);
+            planes[2 * q + 1] = _mm256_unpackhi_epi64(b[q], b[4 + q]);
+        }
+        planes
+    }
+
+    /// [`super::to_bits`] by the signs of bytes.
+    #[target_feature(enable = "avx2")]
+    pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
+        let n = stride(x.len());
+        if n == 0 {
+            return;
+        }
+        let planes = &mut out[usize::from(pad) * n..];
+        let count = planes.len() / n;
+        for (word, values) in x.chunks(64).enumerate() {
+            let mut all = [[0u64; 32]; 2];
+            all.as_flattened_mut()[..values.len()].copy_from_slice(values);
+            let (mut first, mut second) = (byte_planes(&all[0], low), byte_planes(&all[1], low));
+            for byte in 0..count.div_ceil(8) {
+                let (a, b) = (&mut first[byte], &mut second[byte]);
+                for bit in (0..8).rev() {
+                    let p = 8 * byte + bit;
+                    if p < count {
+                        let bits = |v| u64::from(_mm256_movemask_epi8(v) as u32);
+                        planes[p * n + word] = bits(*a) | bits(*b) << 32;
+                    }
+                    (*a, *b) = (_mm256_add_epi8(*a, *a), _mm256_add_epi8(*b, *b));
+                }
+            }
         }
     }
 }

@@ -12,6 +12,7 @@
 
 mod bits;
 pub(crate) mod blocks;
+pub(crate) mod bytes;
 mod conv;
 pub(crate) mod plain;
 mod scratch;
@@ -65,7 +66,7 @@ macro_rules! each_kernel {
             /// Planes from operands.
             fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) = plain::bits::planes;
             /// Bits of ring elements as planes.
-            fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits;
+            fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits_fast;
             /// A plane as 0 and 1.
             fn to_ring(plane: &[u64], out: &mut [u64]) = plain::bits::to_ring;
             /// Whether `a + b >= 2^k`.
