@@ -34,6 +34,14 @@ impl Buffer {
         }
     }
 
+    /// A buffer of a type with any content, to be written before it is read.
+    pub fn any(ty: Type) -> Self {
+        match ty {
+            Type::Ring { bits, len } => Buffer::Ring { bits, values: Words::any(len) },
+            Type::Bits { planes, len } => Buffer::Bits { planes, len, words: Words::any(planes * stride(len)) },
+        }
+    }
+
     /// A ring buffer of values that are reduced here.
     pub fn ring(bits: u8, mut values: Vec<u64>) -> Self {
         values.iter_mut().for_each(|v| *v &= mask(bits));

@@ -16,6 +16,8 @@ pub struct Plan {
     pub carried: Vec<BufferId>,
     /// Setup instructions that make the others that the online phase reads.
     pub rebuild: Vec<bool>,
+    /// Buffers that the offline phase does not read.
+    pub sealed: Vec<bool>,
 }
 
 impl Plan {
@@ -75,7 +77,11 @@ impl Plan {
         };
         let carried = (0..n).filter(|b| stored(*b)).map(|b| b as BufferId).collect();
         let again = (0..n).map(|b| written[b] == Phase::Setup && online[b] && !secret[b]).collect();
-        Plan { drops, resume, received, carried, rebuild: needed(setup, again) }
+        let mut sealed = vec![true; n];
+        for i in &code.phases[Phase::Offline.index()] {
+            i.inputs.iter().for_each(|b| sealed[*b as usize] = false);
+        }
+        Plan { sealed, drops, resume, received, carried, rebuild: needed(setup, again) }
     }
 }
 

@@ -53,7 +53,7 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
     if bytes.len() as u64 != ty.wire_bytes() {
         return Err(WireError::Length { ty, got: bytes.len() });
     }
-    let mut buffer = Buffer::zeros(ty);
+    let mut buffer = Buffer::any(ty);
     let mut seen = 0;
     let excess = match ty {
         Type::Ring { bits, .. } => {

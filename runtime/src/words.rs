@@ -1,7 +1,8 @@
-//! Memory of secrets: erased when it is given up, and handed out again.
+//! Memory of secrets, handed out again and erased in the end.
 //!
 //! Fresh memory is dear: the system clears every page when it is touched first, and takes it back as soon as
-//! a large buffer is freed. A network's layers are of few sizes, so each thread keeps what it has erased.
+//! a large buffer is freed. A network's layers are of few sizes, so each thread keeps what it has used, as it
+//! is, for values of the same party, and erases it when the party is done ([`erase_kept`]).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,16 +10,16 @@ use std::ops::{Deref, DerefMut};
 
 use zeroize::Zeroize;
 
-/// Words that a thread keeps at most: 256 MiB.
-const KEPT: usize = 1 << 25;
+/// Words that a thread keeps at most: 128 MiB.
+const KEPT: usize = 1 << 24;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
 
-/// 64-bit words, zeros at first. Erased when dropped; there is no `Debug`.
+/// 64-bit words; erased, now or with all that the thread has kept. There is no `Debug`.
 #[derive(Default)]
 pub struct Words(Vec<u64>);
 
-/// Erased vectors by their length, which is all that they have room for.
+/// Used vectors by their length, which is all that they have room for.
 #[derive(Default)]
 struct Kept {
     free: BTreeMap<usize, Vec<Vec<u64>>>,
@@ -42,24 +43,56 @@ impl Kept {
         Some(words)
     }
 
-    /// Keeps an erased vector, if there is room.
+    /// Keeps a vector, or erases it where there is no room.
     fn give(&mut self, mut words: Vec<u64>) {
         let size = words.capacity();
-        if self.words + size <= KEPT {
-            words.resize(size, 0);
-            self.words += size;
-            self.free.entry(size).or_default().push(words);
+        if self.words + size > KEPT {
+            words.zeroize();
+            return;
         }
+        words.resize(size, 0);
+        self.words += size;
+        self.free.entry(size).or_default().push(words);
     }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.free.values_mut().flatten().for_each(Zeroize::zeroize);
+    }
+}
+
+/// Erases and frees what this thread keeps.
+pub fn erase_kept() {
+    // While a thread ends there is nothing kept any more.
+    let _ = KEPT_HERE.try_with(|k| drop(k.take()));
 }
 
 impl Words {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Words {
-        // While a thread ends there is nothing kept any more.
-        let kept = if len < SMALL { None } else { KEPT_HERE.try_with(|k| k.borrow_mut().take(len)).ok().flatten() };
-        Words(kept.unwrap_or_else(|| vec![0; len]))
+        match kept(len) {
+            Some(mut words) => {
+                words.fill(0);
+                Words(words)
+            }
+            None => Words(vec![0; len]),
+        }
     }
+
+    /// `len` words of any content, to be written before they are read.
+    pub fn any(len: usize) -> Words {
+        let mut words = kept(len).unwrap_or_else(|| vec![0; len]);
+        // So that tests notice who reads them.
+        if cfg!(debug_assertions) {
+            words.fill(0xa5a5_a5a5_a5a5_a5a5);
+        }
+        Words(words)
+    }
+}
+
+fn kept(len: usize) -> Option<Vec<u64>> {
+    if len < SMALL { None } else { KEPT_HERE.try_with(|k| k.borrow_mut().take(len)).ok().flatten() }
 }
 
 impl From<Vec<u64>> for Words {
@@ -84,15 +117,14 @@ impl DerefMut for Words {
 
 impl Drop for Words {
     fn drop(&mut self) {
-        if self.0.len() < SMALL {
-            self.0.zeroize();
+        let mut words = std::mem::take(&mut self.0);
+        if words.len() < SMALL {
+            words.zeroize();
             return;
         }
-        // What is kept is read again as zeros, so this cannot be optimised away.
-        self.0.fill(0);
-        let words = std::mem::take(&mut self.0);
         let mut left = Some(words);
         let _ = KEPT_HERE.try_with(|k| left.take().map(|words| k.borrow_mut().give(words)));
+        left.zeroize();
     }
 }
 
@@ -101,15 +133,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_comes_back_as_zeros() {
+    fn memory_comes_back() {
         let mut first = Words::zeros(1000);
         first.fill(7);
         let place = first.as_ptr();
         drop(first);
         // Not for what is much smaller.
         assert_ne!(Words::zeros(700).as_ptr(), place);
-        let second = Words::zeros(900);
-        assert!(second.as_ptr() == place && second.len() == 900 && second.iter().all(|w| *w == 0));
+        let second = Words::any(900);
+        assert!(second.as_ptr() == place && second.len() == 900);
         drop(second);
         let third = Words::zeros(1000);
         assert!(third.as_ptr() == place && third.iter().all(|w| *w == 0));
@@ -120,5 +152,7 @@ mod tests {
         let all: Vec<Words> = (0..6).map(|_| Words::zeros(KEPT / 4)).collect();
         drop(all);
         KEPT_HERE.with(|k| assert_eq!(k.borrow().words, KEPT));
+        erase_kept();
+        KEPT_HERE.with(|k| assert_eq!(k.borrow().words, 0));
     }
 }

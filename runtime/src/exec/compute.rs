@@ -5,6 +5,48 @@ use bcc_ir::program::{Inst, Type};
 use crate::buffer::Buffer;
 use crate::kernels::{Kernels, Masked, Select};
 
+/// Whether an instruction writes every word of its result; the others start from zeros.
+fn overwrites(inst: &Inst) -> bool {
+    match inst {
+        Inst::Zero
+        | Inst::Conv(_)
+        | Inst::Pad { .. }
+        | Inst::Assemble { .. }
+        | Inst::ToBits { .. }
+        | Inst::Wrap
+        | Inst::CarryOpen { .. } => false,
+        Inst::Add
+        | Inst::Sub
+        | Inst::Reduce
+        | Inst::AddConst { .. }
+        | Inst::Truncate { .. }
+        | Inst::Join { .. }
+        | Inst::AddBias
+        | Inst::Scale { .. }
+        | Inst::SumPool(_)
+        | Inst::Gather { .. }
+        | Inst::Transpose { .. }
+        | Inst::Xor
+        | Inst::Xnor
+        | Inst::Planes { .. }
+        | Inst::ToRing
+        | Inst::BlockSum(_)
+        | Inst::NibbleProducts
+        | Inst::NibbleOpen { .. }
+        | Inst::CarryProducts { .. }
+        | Inst::Gate(_)
+        | Inst::Select { .. }
+        | Inst::LiftPublic
+        | Inst::LiftCorrection
+        | Inst::Draw { .. }
+        | Inst::Weight { .. }
+        | Inst::Input
+        | Inst::Send { .. }
+        | Inst::Receive { .. }
+        | Inst::Output => true,
+    }
+}
+
 /// Computes a local instruction on operands and result of the types that the program's verifier
 /// proved; `None` for an instruction that is not local or operands that cannot be.
 pub fn compute(k: &dyn Kernels, inst: &Inst, operands: &[&Buffer], ty: Type) -> Option<Buffer> {
@@ -18,7 +60,7 @@ pub fn compute(k: &dyn Kernels, inst: &Inst, operands: &[&Buffer], ty: Type) -> 
         Type::Ring { bits, .. } => bits,
         Type::Bits { .. } => 1,
     };
-    let mut result = Buffer::zeros(ty);
+    let mut result = if overwrites(inst) { Buffer::any(ty) } else { Buffer::zeros(ty) };
     let out = result.words_mut();
     match inst {
         Inst::Zero => {}

@@ -2,6 +2,7 @@
 
 mod compute;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bcc_ir::geometry::ConvShape;
@@ -13,13 +14,13 @@ use zeroize::Zeroizing;
 pub use compute::compute;
 
 use crate::buffer::Buffer;
-use crate::channel::{ChannelError, Channels, new_frame};
+use crate::channel::{ChannelError, Channels, Payload, new_frame};
 use crate::kernels::{Arranged, Kernels};
 use crate::plan::Plan;
 use crate::prg::{self, Key};
 use crate::weights::WeightSource;
 use crate::wire::{self, WireError};
-use crate::words::Words;
+use crate::words::{Words, erase_kept};
 
 /// Why a role's code cannot go on.
 #[derive(Debug, Error)]
@@ -90,9 +91,26 @@ pub struct Machine<'a> {
     weights: Option<&'a dyn WeightSource>,
     plan: Plan,
     buffers: Vec<Option<Buffer>>,
+    /// What was received before the input and is read with it: as bytes, which are fewer, until it is read.
+    sealed: Vec<Option<Sealed>>,
     /// Weights of convolutions as the kernels read them, by buffer.
     arranged: Vec<Option<Arranged>>,
     observer: Option<Observer>,
+}
+
+/// A part of a message.
+struct Sealed {
+    payload: Arc<Payload>,
+    bytes: Range<usize>,
+    message: u32,
+}
+
+impl Drop for Machine<'_> {
+    fn drop(&mut self) {
+        self.buffers.clear();
+        self.arranged.clear();
+        erase_kept();
+    }
 }
 
 /// What an inference reads and yields at the client.
@@ -116,7 +134,8 @@ impl<'a> Machine<'a> {
         let code = program.code(role);
         let buffers = code.buffers.iter().map(|_| None).collect();
         let arranged = code.buffers.iter().map(|_| None).collect();
-        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, arranged, observer }
+        let sealed = code.buffers.iter().map(|_| None).collect();
+        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, sealed, arranged, observer }
     }
 
     /// Lifetimes of its buffers.
@@ -128,6 +147,7 @@ impl<'a> Machine<'a> {
     pub fn run(&mut self, phase: Phase, keys: &Keys, channels: &mut Channels, io: &mut Io) -> Result<(), ExecError> {
         let program = self.program;
         for (index, instruction) in program.code(self.role).phases[phase.index()].iter().enumerate() {
+            self.unseal(&instruction.inputs, channels.inference())?;
             let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
             match &instruction.inst {
                 Inst::Send { message } => {
@@ -140,15 +160,16 @@ impl<'a> Machine<'a> {
                 }
                 Inst::Receive { message } => {
                     let m = program.messages.get(*message as usize).ok_or(unverified("unknown message"))?;
-                    let payload = channels.receive(*message, m)?;
-                    let mut rest = payload.bytes();
+                    let payload = Arc::new(channels.receive(*message, m)?);
+                    let mut start = 0;
                     for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
-                        let malformed = |source| ExecError::Wire { from: m.from, message: m.name.clone(), source };
-                        let size = (ty.wire_bytes() as usize).min(rest.len());
-                        let (part, behind) = rest.split_at(size);
-                        let buffer = wire::unpack(*ty, part).map_err(malformed)?;
-                        self.write(*b, buffer, channels.inference());
-                        rest = behind;
+                        let end = start + ty.wire_bytes() as usize;
+                        let part = Sealed { payload: payload.clone(), bytes: start..end, message: *message };
+                        self.sealed[*b as usize] = Some(part);
+                        if phase != Phase::Offline || !self.plan.sealed[*b as usize] {
+                            self.unseal(&[*b], channels.inference())?;
+                        }
+                        start = end;
                     }
                 }
                 Inst::Output => {
@@ -223,13 +244,29 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// Makes received bytes into buffers.
+    fn unseal(&mut self, buffers: &[BufferId], inference: u32) -> Result<(), ExecError> {
+        let program = self.program;
+        for b in buffers {
+            let Some(part) = self.sealed.get_mut(*b as usize).and_then(Option::take) else { continue };
+            let ty = program.code(self.role).buffers[*b as usize];
+            let m = &program.messages[part.message as usize];
+            let malformed = |source| ExecError::Wire { from: m.from, message: m.name.clone(), source };
+            let bytes = part.payload.bytes().get(part.bytes.clone()).unwrap_or(&[]);
+            let buffer = wire::unpack(ty, bytes).map_err(malformed)?;
+            self.write(*b, buffer, inference);
+        }
+        Ok(())
+    }
+
     /// Copies of the buffers that a setup received, as bytes on the wire.
     pub fn received(&self) -> Vec<(Type, Zeroizing<Vec<u8>>)> {
         self.plan.received.iter().filter_map(|b| self.buffer(*b)).map(packed).collect()
     }
 
     /// Takes the buffers that the online phase needs out of the machine, as bytes on the wire.
-    pub fn take_carried(&mut self) -> Vec<(Type, Zeroizing<Vec<u8>>)> {
+    pub fn take_carried(&mut self, inference: u32) -> Result<Vec<(Type, Zeroizing<Vec<u8>>)>, ExecError> {
+        self.unseal(&self.plan.carried.clone(), inference)?;
         let written = |code: &[bcc_ir::program::Instruction], b: BufferId| code.iter().any(|i| i.outputs.contains(&b));
         let setup = &self.program.code(self.role).phases[Phase::Setup.index()];
         let taken = self.plan.carried.iter().filter_map(|b| self.buffer(*b)).map(packed).collect();
@@ -238,7 +275,7 @@ impl<'a> Machine<'a> {
                 self.buffers[b as usize] = None;
             }
         }
-        taken
+        Ok(taken)
     }
 
     fn local(&mut self, phase: Phase, index: usize, keys: &Keys, io: &mut Io, inference: u32) -> Result<(), ExecError> {

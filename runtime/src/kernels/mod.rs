@@ -6,8 +6,9 @@
 //! of two add up the same in every order.
 //!
 //! Operands and results are the words of [`Buffer`](crate::buffer::Buffer)s: ring elements,
-//! reduced, or planes of bits in whole words with zeros past the end. Results are all zero before
-//! the call. Sizes are those that the program's verifier proved. `bits` is the width of the
+//! reduced, or planes of bits in whole words with zeros past the end. Results of convolutions,
+//! paddings, assemblies, bit planes, wraps and opened carries are all zero before the call, others hold
+//! anything. Sizes are those that the program's verifier proved. `bits` is the width of the
 //! result's modulus, `len` the bits in a plane.
 
 mod bits;

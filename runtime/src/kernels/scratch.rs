@@ -19,7 +19,8 @@ unsafe impl Element for u32 {}
 // SAFETY: as above, without padding between elements.
 unsafe impl<const N: usize> Element for [u32; N] {}
 
-/// Zeros at first; erased when dropped. `Vec<i16>` would be erased an element at a time.
+/// Erased when dropped: the threads that compute outlive the parties. (`Vec<i16>` would be erased an element at
+/// a time.)
 pub struct Scratch<T> {
     words: Words,
     len: usize,
@@ -28,9 +29,22 @@ pub struct Scratch<T> {
 
 impl<T: Element> Scratch<T> {
     /// `len` zeros.
-    pub fn new(len: usize) -> Self {
+    pub fn zeros(len: usize) -> Self {
         let words = (len * size_of::<T>()).div_ceil(8);
         Scratch { words: Words::zeros(words), len, element: PhantomData }
+    }
+
+    /// `len` elements of any content, to be written before they are read.
+    pub fn any(len: usize) -> Self {
+        let words = (len * size_of::<T>()).div_ceil(8);
+        Scratch { words: Words::any(words), len, element: PhantomData }
+    }
+}
+
+impl<T> Drop for Scratch<T> {
+    fn drop(&mut self) {
+        // Kept memory is handed out again, so this cannot be optimised away.
+        self.words.fill(0);
     }
 }
 

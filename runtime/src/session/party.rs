@@ -226,7 +226,7 @@ impl<'a> Session<'a> {
                         (r != Role::Dealer).then(|| m.as_ref().map(|m| m.secret.material_id(i))).flatten()
                     });
                     if let (Some(store), Some(id)) = (&self.store, id) {
-                        store.save(&id, &keys.inference, &self.machine.take_carried())?;
+                        store.save(&id, &keys.inference, &self.machine.take_carried(i)?)?;
                     }
                 } else {
                     outputs.extend(self.online(i, &keys, channels)?);

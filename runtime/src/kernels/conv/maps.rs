@@ -51,7 +51,7 @@ impl Maps {
         let (height, across) = (top + in_h + bottom, (left + in_w + right).div_ceil(step_x));
         let map = height * step_x * across;
         let plane = channels * map;
-        let mut planes = Scratch::new(split.len() * plane + TILE);
+        let mut planes = Scratch::zeros(split.len() * plane + TILE);
         let columns = Columns { split, left, width: in_w, step: step_x, across };
         planes[..split.len() * plane].par_chunks_exact_mut(map.max(1)).enumerate().for_each(|(i, to)| {
             let x = &x[i % channels * in_h * in_w..][..in_h * in_w];
@@ -140,7 +140,7 @@ impl Job for OneMap<'_> {
     #[inline(always)]
     fn work(self) {
         let Columns { split, left, width, step, across } = self.columns;
-        let mut digits = Scratch::<i16>::new(width);
+        let mut digits = Scratch::<i16>::any(width);
         for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across)) {
             if step == 1 {
                 split.write(self.digit, x, &mut to[left..left + width]);

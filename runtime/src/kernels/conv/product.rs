@@ -60,7 +60,7 @@ impl Left {
     fn new<T: Tile>(tile: &T, split: &Split, w: &[u64], rows: usize, depth: usize) -> Left {
         let padded = rows.next_multiple_of(ROWS);
         let plane = padded * depth.div_ceil(2);
-        let mut pairs = Scratch::new(split.len() * plane);
+        let mut pairs = Scratch::zeros(split.len() * plane);
         for (digit, plane) in pairs.chunks_exact_mut(plane).enumerate() {
             plane.par_chunks_mut(padded * SLICE / 2).enumerate().for_each(|(i, to)| {
                 let pairs = to.len() / padded;
@@ -187,7 +187,7 @@ impl<T: Tile> Job for Rectangle<'_, T> {
         let (first, count) = (self.columns.start, self.columns.len());
         let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
         let mut packed =
-            Scratch::<[Pair; COLUMNS]>::new(scheme.right.len() * blocks * (SLICE / 2).min(self.left.depth));
+            Scratch::<[Pair; COLUMNS]>::any(scheme.right.len() * blocks * (SLICE / 2).min(self.left.depth));
         for start in (0..self.left.depth).step_by(SLICE / 2) {
             let slice = start..(start + SLICE / 2).min(self.left.depth);
             self.right.pack(slice.clone(), first, count, &mut packed);
