@@ -8,18 +8,20 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 
-use zeroize::Zeroize;
-
-/// Words that a thread keeps at most: 128 MiB.
-const KEPT: usize = 1 << 24;
+/// Words that a thread keeps at most: 256 MiB.
+const KEPT: usize = 1 << 25;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
 
 /// 64-bit words; erased, now or with all that the thread has kept. There is no `Debug`.
 #[derive(Default)]
-pub struct Words(Vec<u64>);
+pub struct Words {
+    /// At least `len` words: all that there is room for, where they have been handed out before.
+    all: Vec<u64>,
+    len: usize,
+}
 
-/// Used vectors by their length, which is all that they have room for.
+/// Used vectors by their length.
 #[derive(Default)]
 struct Kept {
     free: BTreeMap<usize, Vec<Vec<u64>>>,
@@ -31,35 +33,38 @@ thread_local! {
 }
 
 impl Kept {
-    /// The smallest that fits without much waste, cut to `len`.
+    /// The smallest that fits without much waste.
     fn take(&mut self, len: usize) -> Option<Vec<u64>> {
         let (&size, same) = self.free.range_mut(len..=len + len / 4).next()?;
-        let mut words = same.pop()?;
+        let words = same.pop()?;
         if same.is_empty() {
             self.free.remove(&size);
         }
         self.words -= size;
-        words.truncate(len);
         Some(words)
     }
 
     /// Keeps a vector, or erases it where there is no room.
     fn give(&mut self, mut words: Vec<u64>) {
-        let size = words.capacity();
-        if self.words + size > KEPT {
-            words.zeroize();
+        if self.words + words.len() > KEPT {
+            erase(&mut words);
             return;
         }
-        words.resize(size, 0);
-        self.words += size;
-        self.free.entry(size).or_default().push(words);
+        self.words += words.len();
+        self.free.entry(words.len()).or_default().push(words);
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.free.values_mut().flatten().for_each(Zeroize::zeroize);
+        self.free.values_mut().flatten().for_each(|words| erase(words));
     }
+}
+
+/// Zeros that the compiler cannot leave out as never read. `Zeroize` writes them one at a time.
+fn erase(words: &mut [u64]) {
+    words.fill(0);
+    std::hint::black_box(words);
 }
 
 /// Erases and frees what this thread keeps.
@@ -72,22 +77,22 @@ impl Words {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Words {
         match kept(len) {
-            Some(mut words) => {
-                words.fill(0);
-                Words(words)
+            Some(mut all) => {
+                all[..len].fill(0);
+                Words { all, len }
             }
-            None => Words(vec![0; len]),
+            None => vec![0; len].into(),
         }
     }
 
     /// `len` words of any content, to be written before they are read.
     pub fn any(len: usize) -> Words {
-        let mut words = kept(len).unwrap_or_else(|| vec![0; len]);
+        let mut all = kept(len).unwrap_or_else(|| vec![0; len]);
         // So that tests notice who reads them.
         if cfg!(debug_assertions) {
-            words.fill(0xa5a5_a5a5_a5a5_a5a5);
+            all.fill(0xa5a5_a5a5_a5a5_a5a5);
         }
-        Words(words)
+        Words { all, len }
     }
 }
 
@@ -96,8 +101,8 @@ fn kept(len: usize) -> Option<Vec<u64>> {
 }
 
 impl From<Vec<u64>> for Words {
-    fn from(words: Vec<u64>) -> Words {
-        Words(words)
+    fn from(all: Vec<u64>) -> Words {
+        Words { len: all.len(), all }
     }
 }
 
@@ -105,26 +110,26 @@ impl Deref for Words {
     type Target = [u64];
 
     fn deref(&self) -> &[u64] {
-        &self.0
+        &self.all[..self.len]
     }
 }
 
 impl DerefMut for Words {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.0
+        &mut self.all[..self.len]
     }
 }
 
 impl Drop for Words {
     fn drop(&mut self) {
-        let mut words = std::mem::take(&mut self.0);
-        if words.len() < SMALL {
-            words.zeroize();
+        let mut all = std::mem::take(&mut self.all);
+        if all.len() < SMALL {
+            erase(&mut all);
             return;
         }
-        let mut left = Some(words);
-        let _ = KEPT_HERE.try_with(|k| left.take().map(|words| k.borrow_mut().give(words)));
-        left.zeroize();
+        let mut left = Some(all);
+        let _ = KEPT_HERE.try_with(|k| left.take().map(|all| k.borrow_mut().give(all)));
+        left.iter_mut().for_each(|all| erase(all));
     }
 }
 

@@ -26,7 +26,8 @@ pub fn run(compiled: &Compiled, images: &[Vec<f32>], options: &LocalOptions) -> 
 /// Opened values by graph node, for one inference.
 pub type Opened = BTreeMap<NodeId, Vec<i64>>;
 
-type Shares = BTreeMap<(u32, usize), Vec<u64>>;
+/// By inference and tap: the shares that have been seen, added up.
+type Sums = BTreeMap<(u32, usize), Vec<i64>>;
 
 /// Runs inferences and opens both shares of every value of the quantized graph.
 ///
@@ -44,24 +45,25 @@ pub fn run_opened(
         map
     };
     let sides = [wanted(|t| t.client), wanted(|t| t.server)];
-    let seen: Arc<[Mutex<Shares>; 2]> = Arc::default();
+    let seen: Arc<Mutex<Sums>> = Arc::default();
     let keep = seen.clone();
     options.party.observer = Some(Arc::new(move |role: Role, inference: u32, id: BufferId, buffer: &Buffer| {
         let Some(taps) = sides.get(role.index()).and_then(|s| s.get(&id)) else { return };
-        let mut kept = keep[role.index()].lock().expect("no test thread panics while it holds the lock");
+        let mut kept = keep.lock().expect("no test thread panics while it holds the lock");
         for &tap in taps {
-            kept.insert((inference, tap), buffer.words().to_vec());
+            let sum = kept.entry((inference, tap)).or_insert_with(|| vec![0; buffer.words().len()]);
+            sum.iter_mut().zip(buffer.words()).for_each(|(y, share)| *y = y.wrapping_add(*share as i64));
         }
     }));
     let output = run(compiled, images, &options)?;
-    let [client, server] = &*seen;
-    let (client, server) = (client.lock().expect("all parties have ended"), server.lock().expect("all have ended"));
+    let mut sums = seen.lock().expect("all parties have ended");
     let opened = (0..images.len() as u32)
         .map(|inference| {
             let open = |(i, tap): (usize, &Tap)| {
                 let node = compiled.graph.find(&tap.node).expect("every tap is a node of the graph");
-                let sum = client[&(inference, i)].iter().zip(&server[&(inference, i)]);
-                (node, sum.map(|(c, s)| signed(c.wrapping_add(*s), tap.modulus)).collect())
+                let mut values = sums.remove(&(inference, i)).expect("both parties have run");
+                values.iter_mut().for_each(|v| *v = signed(*v as u64, tap.modulus));
+                (node, values)
             };
             program.taps.iter().enumerate().map(open).collect()
         })

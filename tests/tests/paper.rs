@@ -7,6 +7,7 @@ use bcc_compiler::data::load_images;
 use bcc_compiler::float::Executor;
 use bcc_compiler::onnx::{ImportOptions, import_bytes};
 use bcc_compiler::passes::BlockChoice;
+use bcc_ir::Block;
 use bcc_ir::graph::Graph;
 use bcc_models::nets::{BuildOptions, NETS};
 use bcc_runtime::session::LocalOptions;
@@ -21,15 +22,20 @@ fn network(name: &str, size: usize) -> Graph {
     import_bytes(&model.encode_to_vec(), &options).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-/// Photos of 224x224 pixels, of which every so many-th is taken; `None`, with a word, where they are not fetched.
-fn photos(size: usize) -> Option<Vec<Vec<f32>>> {
-    let path = models_dir().join("fetched/photos_imagenet.npz");
+/// Photos of `size` pixels each way; `None`, with a word, where they are not fetched.
+fn fetched(file: &str, size: usize) -> Option<Vec<Vec<f32>>> {
+    let path = models_dir().join("fetched").join(file);
     if !path.exists() {
         assert!(std::env::var_os("CI").is_none(), "run models/scripts/fetch.sh photos first");
         println!("skipped: models/scripts/fetch.sh photos brings the photos");
         return None;
     }
-    let whole = load_images(&path, &[1, 3, 224, 224]).unwrap();
+    Some(load_images(&path, &[1, 3, size, size]).unwrap())
+}
+
+/// Photos of 224x224 pixels, of which every so many-th is taken.
+fn photos(size: usize) -> Option<Vec<Vec<f32>>> {
+    let whole = fetched("photos_imagenet.npz", 224)?;
     let small = |image: &Vec<f32>| {
         let pick = |p: usize| {
             image[p / (size * size) * 224 * 224 + p / size % size * 224 / size * 224 + p % size * 224 / size]
@@ -104,4 +110,27 @@ fn deeplab_on_mobilenet() {
 fn deeplab_on_resnet() {
     with_every_relu("deeplabv3_resnet50", 64, [12, 12], 0.02);
     with_blocks("deeplabv3_resnet50", 64);
+}
+
+/// A whole photo with 4x4 blocks, a sixteenth of the sign decisions: every value, of several hundred million, is
+/// the integer result of its node.
+fn whole(name: &str) {
+    let Some(photos) = fetched("photos_512.npz", 512) else { return };
+    let plan = BlockChoice::Uniform(Block::Patch { h: 4, w: 4 });
+    let c = compiled(network(name, 512), &options(plan, photos[..1].to_vec()));
+    let (_, opened) = run_opened(&c, &photos[..1], LocalOptions::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let values = check_exact(&c.graph, &opened[0]).unwrap_or_else(|e| panic!("{name}: {e}"));
+    println!("{name} 512x512, 4x4 blocks: {values} values are exact");
+}
+
+#[test]
+#[ignore = "minutes, and up to 20 GB"]
+fn whole_deeplab_on_mobilenet() {
+    whole("deeplabv3_mobilenetv2");
+}
+
+#[test]
+#[ignore = "minutes, and up to 20 GB"]
+fn whole_deeplab_on_resnet() {
+    whole("deeplabv3_resnet50_avg");
 }
