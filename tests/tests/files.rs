@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bcc_compiler::passes::BlockChoice;
 use bcc_compiler::passes::lower::{LowerOptions, lower};
+use bcc_ir::program::WeightWidth;
 use bcc_ir::program::file::{FileError, Weights, decode_program, encode_program, encode_weights};
 use bcc_tests::nets::{TINY, built, compiled, mixed_plan, options, random_images};
 use bcc_tests::random::Numbers;
@@ -48,7 +49,7 @@ fn weights_read_back_in_every_modulus() {
 }
 
 /// The program that client and dealer hold does not depend on the values of the weights, once the
-/// ranges are fixed.
+/// ranges, and whether they fit 16 bits, are fixed.
 #[test]
 fn the_public_file_holds_no_weights() {
     let c = compile("tiny_residual");
@@ -57,7 +58,9 @@ fn the_public_file_holds_no_weights() {
     for (i, data) in c.graph.clone().take_const_data().into_iter().enumerate() {
         let id = bcc_ir::graph::ConstId(i as u32);
         let shape = other.constant(id).shape.clone();
-        let random = (0..data.len()).map(|_| numbers.below(1 << 20) as i64 - (1 << 19)).collect();
+        let entry = c.lowered.program.weights.iter().find(|w| w.name == other.constant(id).name);
+        let bits = if entry.is_some_and(|w| w.width == WeightWidth::I16) { 16 } else { 20 };
+        let random = (0..data.len()).map(|_| numbers.below(1 << bits) as i64 - (1 << (bits - 1))).collect();
         other.set_const(id, shape, bcc_ir::graph::ConstData::Int(random));
     }
     let lowered = lower(&other, LowerOptions::default()).unwrap();
