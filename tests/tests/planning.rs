@@ -196,7 +196,7 @@ fn budgets_are_kept_to_the_byte() {
         (vec![Budget::Drelus(3000)], 0.98),
         (vec![bytes(1_200_000, None)], 0.93),
         (vec![bytes(250_000, Some(Phase::Online))], 0.93),
-        (vec![Budget::Seconds { most: 0.05, phase: None }], 0.5),
+        (vec![Budget::Seconds { most: 0.02, phase: None }], 0.5),
         (vec![Budget::Share(0.3), bytes(1_300_000, None)], 0.9),
     ];
     for (budgets, least_use) in budgets {
