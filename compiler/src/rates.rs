@@ -21,7 +21,7 @@ const RATES: [(Kind, f64, f64); 28] = [
     (Kind::BitWords, 108.0, 0.319),
     (Kind::ToBits, 22.0, 1.2456),
     (Kind::FromBits, 170.0, 0.8382),
-    (Kind::Wraps, 90.0, 0.3927),
+    (Kind::Wraps, 90.0, 0.39),
     (Kind::BlockElements, 117.0, 0.2325),
     (Kind::SelectElements, 238.0, 2.3595),
     (Kind::SumRuns, 0.0, 0.0316),

@@ -113,6 +113,9 @@ impl Drop for Machine<'_> {
     }
 }
 
+/// A buffer as bytes on the wire, to be stored.
+pub type Stored = (Type, Zeroizing<Vec<u8>>);
+
 /// What an inference reads and yields at the client.
 #[derive(Default)]
 pub struct Io {
@@ -260,12 +263,12 @@ impl<'a> Machine<'a> {
     }
 
     /// Copies of the buffers that a setup received, as bytes on the wire.
-    pub fn received(&self) -> Vec<(Type, Zeroizing<Vec<u8>>)> {
+    pub fn received(&self) -> Vec<Stored> {
         self.plan.received.iter().filter_map(|b| self.buffer(*b)).map(packed).collect()
     }
 
     /// Takes the buffers that the online phase needs out of the machine, as bytes on the wire.
-    pub fn take_carried(&mut self, inference: u32) -> Result<Vec<(Type, Zeroizing<Vec<u8>>)>, ExecError> {
+    pub fn take_carried(&mut self, inference: u32) -> Result<Vec<Stored>, ExecError> {
         self.unseal(&self.plan.carried.clone(), inference)?;
         let written = |code: &[bcc_ir::program::Instruction], b: BufferId| code.iter().any(|i| i.outputs.contains(&b));
         let setup = &self.program.code(self.role).phases[Phase::Setup.index()];
@@ -359,7 +362,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn packed(buffer: &Buffer) -> (Type, Zeroizing<Vec<u8>>) {
+fn packed(buffer: &Buffer) -> Stored {
     let mut bytes = Vec::with_capacity(buffer.ty().wire_bytes() as usize + 8);
     wire::pack(buffer, &mut bytes);
     (buffer.ty(), Zeroizing::new(bytes))

@@ -118,7 +118,7 @@ pub struct Arranged {
 }
 
 impl Arranged {
-    /// Arranges `w`. `narrow` as in [`Scheme::of`].
+    /// Arranges `w`. `narrow` if all weights are integers of at most 16 bits with their sign.
     pub fn new<T: Tile>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Arranged {
         let scheme = Scheme::of(bits, narrow);
         let rows = shape.out_channels / shape.groups;
