@@ -273,6 +273,9 @@ impl Attempt {
         let unit = (-f64::from(self.frac)).exp2();
         let need = bits(self.range(id)?.bound / unit, 1) + u32::from(self.weight_frac);
         self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
+        // Room for the block sums of the gates behind, where a refresh can make it.
+        let sums = self.sums_ahead(id) + u32::from(self.weight_frac);
+        let need = if sums <= u32::from(self.ring) { need.max(sums) } else { need };
         let operand = self.dealt_operand(operand, need)?;
         self.graph.set_operand(id, 0, operand);
         let modulus = self.fixed(operand)?.modulus;
@@ -409,6 +412,20 @@ impl Attempt {
             id = self.graph.operand(id);
         }
         all
+    }
+
+    /// Bits of the block sums of the gates that a value goes to, without a linear layer between.
+    fn sums_ahead(&self, id: NodeId) -> u32 {
+        let unit = (-f64::from(self.frac)).exp2();
+        let of = |u: NodeId| match self.graph.node(u).op {
+            Op::Conv { .. } | Op::Dense { .. } => 0,
+            Op::BlockRelu { .. } | Op::Clip { .. } => {
+                let sum = self.graph.node(u).range.and_then(|r| r.block_sum);
+                sum.map_or(0, |(s, _)| bits(s / unit, self.spare(u)))
+            }
+            _ => self.sums_ahead(u),
+        };
+        self.graph.users(id).into_iter().map(of).max().unwrap_or(0)
     }
 
     /// Bits that the linear layers need that a value goes to, without a gate between.
