@@ -5,46 +5,34 @@ use bcc_ir::program::{Inst, Type};
 use crate::buffer::Buffer;
 use crate::kernels::{Kernels, Masked, Select};
 
-/// Whether an instruction writes every word of its result; the others start from zeros.
+/// Whether an instruction is known to write every word of its result; the others start from zeros.
 fn overwrites(inst: &Inst) -> bool {
-    match inst {
-        Inst::Zero
-        | Inst::Conv(_)
-        | Inst::Pad { .. }
-        | Inst::Assemble { .. }
-        | Inst::ToBits { .. }
-        | Inst::Wrap
-        | Inst::CarryOpen { .. } => false,
+    matches!(
+        inst,
         Inst::Add
-        | Inst::Sub
-        | Inst::Reduce
-        | Inst::AddConst { .. }
-        | Inst::Truncate { .. }
-        | Inst::Join { .. }
-        | Inst::AddBias
-        | Inst::Scale { .. }
-        | Inst::SumPool(_)
-        | Inst::Gather { .. }
-        | Inst::Transpose { .. }
-        | Inst::Xor
-        | Inst::Xnor
-        | Inst::Planes { .. }
-        | Inst::ToRing
-        | Inst::BlockSum(_)
-        | Inst::NibbleProducts
-        | Inst::NibbleOpen { .. }
-        | Inst::CarryProducts { .. }
-        | Inst::Gate(_)
-        | Inst::Select { .. }
-        | Inst::LiftPublic
-        | Inst::LiftCorrection
-        | Inst::Draw { .. }
-        | Inst::Weight { .. }
-        | Inst::Input
-        | Inst::Send { .. }
-        | Inst::Receive { .. }
-        | Inst::Output => true,
-    }
+            | Inst::Sub
+            | Inst::Reduce
+            | Inst::AddConst { .. }
+            | Inst::Truncate { .. }
+            | Inst::Join { .. }
+            | Inst::AddBias
+            | Inst::Scale { .. }
+            | Inst::SumPool(_)
+            | Inst::Gather { .. }
+            | Inst::Transpose { .. }
+            | Inst::Xor
+            | Inst::Xnor
+            | Inst::Planes { .. }
+            | Inst::ToRing
+            | Inst::BlockSum(_)
+            | Inst::NibbleProducts
+            | Inst::NibbleOpen { .. }
+            | Inst::CarryProducts { .. }
+            | Inst::Gate(_)
+            | Inst::Select { .. }
+            | Inst::LiftPublic
+            | Inst::LiftCorrection
+    )
 }
 
 /// Computes a local instruction on operands and result of the types that the program's verifier

@@ -138,6 +138,10 @@ fn bits_of_ring_elements() {
                 k.to_bits(low, pad as u8, &x, &mut got);
                 assert_eq!(got, want, "{}: {len} elements, bits {low} + {count}", k.name());
             }
+            // What is taken where there is no AVX2.
+            let mut got = vec![0; want.len()];
+            super::bits::to_bits(low, pad as u8, &x, &mut got);
+            assert_eq!(got, want, "by transposing: {len} elements, bits {low} + {count}");
             if pad == 0 {
                 assert_eq!(want[0] & 1, x[0] >> low & 1);
             }
