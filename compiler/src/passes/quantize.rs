@@ -300,10 +300,8 @@ impl Attempt {
     fn gate_bits(&self, id: NodeId) -> Option<u32> {
         let unit = (-f64::from(self.frac)).exp2();
         let range = self.graph.node(id).range?;
-        let spare = self.spare(id);
-        let sum = range.block_sum.map_or(0, |(s, _)| bits(s / unit, spare));
         if matches!(self.graph.node(id).op, Op::BlockRelu { .. } | Op::Clip { .. }) {
-            return Some(sum);
+            return Some(self.sum_bits(id));
         }
         let own = bits(range.bound / unit, 1);
         self.graph.users(id).into_iter().try_fold(own, |most, u| match self.graph.node(u).op {
@@ -414,15 +412,18 @@ impl Attempt {
         all
     }
 
+    /// Bits of a gate's block sums.
+    fn sum_bits(&self, id: NodeId) -> u32 {
+        let unit = (-f64::from(self.frac)).exp2();
+        let sum = self.graph.node(id).range.and_then(|r| r.block_sum);
+        sum.map_or(0, |(s, _)| bits(s / unit, self.spare(id)))
+    }
+
     /// Bits of the block sums of the gates that a value goes to, without a linear layer between.
     fn sums_ahead(&self, id: NodeId) -> u32 {
-        let unit = (-f64::from(self.frac)).exp2();
         let of = |u: NodeId| match self.graph.node(u).op {
             Op::Conv { .. } | Op::Dense { .. } => 0,
-            Op::BlockRelu { .. } | Op::Clip { .. } => {
-                let sum = self.graph.node(u).range.and_then(|r| r.block_sum);
-                sum.map_or(0, |(s, _)| bits(s / unit, self.spare(u)))
-            }
+            Op::BlockRelu { .. } | Op::Clip { .. } => self.sum_bits(u),
             _ => self.sums_ahead(u),
         };
         self.graph.users(id).into_iter().map(of).max().unwrap_or(0)

@@ -5,7 +5,6 @@ mod compute;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bcc_ir::geometry::ConvShape;
 use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type};
 use bcc_ir::time::narrow_weights;
 use thiserror::Error;
@@ -288,6 +287,14 @@ impl<'a> Machine<'a> {
         let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
         let target = *instruction.outputs.first().ok_or(unverified("no result"))?;
         let ty = *code.buffers.get(target as usize).ok_or(unverified("unknown buffer"))?;
+        if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
+            let x = instruction.inputs.first().and_then(|b| self.buffer(*b));
+            let x = x.ok_or(unverified("an operand is missing"))?;
+            let mut out = Buffer::zeros(ty);
+            self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
+            self.write(target, out, inference);
+            return Ok(());
+        }
         let buffer = match &instruction.inst {
             Inst::Draw { stream } => {
                 let s = program.streams.get(*stream as usize).ok_or(unverified("unknown stream"))?;
@@ -316,14 +323,6 @@ impl<'a> Machine<'a> {
                 }
                 buffer
             }
-            Inst::Conv(shape) if self.fitting(&instruction.inputs, ty, shape).is_some() => {
-                let arranged = self.fitting(&instruction.inputs, ty, shape);
-                let x = instruction.inputs.first().and_then(|b| self.buffer(*b));
-                let (Some(arranged), Some(x)) = (arranged, x) else { return Err(unverified("an operand is missing")) };
-                let mut out = Buffer::zeros(ty);
-                self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
-                out
-            }
             inst => {
                 let mut operands = Vec::with_capacity(instruction.inputs.len());
                 for b in &instruction.inputs {
@@ -337,8 +336,8 @@ impl<'a> Machine<'a> {
     }
 
     /// The arranged weights of a convolution.
-    fn fitting(&self, inputs: &[BufferId], out: Type, shape: &ConvShape) -> Option<&Arranged> {
-        let (Type::Ring { bits, .. }, [_, w]) = (out, inputs) else { return None };
+    fn arranged_for(&self, inst: &Inst, inputs: &[BufferId], out: Type) -> Option<&Arranged> {
+        let (Inst::Conv(shape), Type::Ring { bits, .. }, [_, w]) = (inst, out, inputs) else { return None };
         self.arranged.get(*w as usize)?.as_ref().filter(|a| a.fits(bits, shape))
     }
 
