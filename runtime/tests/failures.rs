@@ -167,7 +167,7 @@ fn end_all(processes: impl IntoIterator<Item = (Role, Process)>, victim: Role, c
 fn a_killed_party_ends_the_others() {
     let dir = model(20_000);
     let kill = |victim: Role, after: u64| {
-        let mut parties = session(dir.path(), &["--timeout", "2", "--wait", "2"]);
+        let mut parties = session(dir.path(), &["--timeout", "6", "--wait", "6"]);
         thread::sleep(Duration::from_millis(after));
         parties[victim.index()].kill();
         let others = Role::ALL.into_iter().zip(parties).filter(|(r, _)| *r != victim);
