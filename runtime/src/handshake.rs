@@ -14,7 +14,7 @@ use crate::channel::{Control, Header, Link, LinkError, Payload};
 use crate::keys::{PairSecret, Secrets};
 
 /// Version of greeting, frames and key derivation.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"BCCRUN\r\n";
 const BYTES: usize = 120;
@@ -56,6 +56,8 @@ pub struct Hello {
     pub role: Role,
     /// [`Mode`] that the client asks for; modes that server or dealer offer, added up.
     pub modes: u8,
+    /// Inferences that the client asks for in lockstep, at least 1.
+    pub batch: u16,
     /// Inferences that the client asks for.
     pub count: u32,
     /// Digest of the program.
@@ -170,6 +172,7 @@ impl Hello {
         out[12..16].copy_from_slice(&self.program.to_le_bytes());
         out[16] = self.role as u8;
         out[17] = self.modes;
+        out[18..20].copy_from_slice(&self.batch.to_le_bytes());
         out[20..24].copy_from_slice(&self.count.to_le_bytes());
         out[24..56].copy_from_slice(&self.digest);
         out[56..88].copy_from_slice(&self.public);
@@ -194,6 +197,7 @@ impl Hello {
             program: word(12),
             role,
             modes: all[17],
+            batch: u16::from_le_bytes([all[18], all[19]]).max(1),
             count: word(20),
             digest: array(&all[24..56]),
             public: array(&all[56..88]),
@@ -338,6 +342,7 @@ impl Hello {
             program: VERSION,
             role,
             modes,
+            batch: 1,
             count,
             digest,
             public: [0; 32],

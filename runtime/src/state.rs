@@ -30,15 +30,27 @@ pub struct SetupState {
     /// Keys of the model's streams.
     pub keys: [Option<Key>; 2],
     /// What the role received in the setup.
-    pub received: Vec<Buffer>,
+    file: Reader,
+}
+
+impl SetupState {
+    /// The buffers that the role received, of given types, one after the other.
+    pub fn received(mut self, types: &[Type]) -> impl Iterator<Item = Result<Buffer, VaultError>> {
+        let last = types.len().saturating_sub(1);
+        types.iter().enumerate().map(move |(i, ty)| {
+            let buffer = self.file.buffer(*ty)?;
+            if i == last && !self.file.ended() { Err(self.file.damaged()) } else { Ok(buffer) }
+        })
+    }
 }
 
 fn path(directory: &Path, role: Role) -> PathBuf {
     directory.join(format!("{role}.setup"))
 }
 
-/// The setup in a directory; `None` if there is none, or one of another program or other weights.
-pub fn load(directory: &Path, role: Role, binding: Binding, types: &[Type]) -> Result<Option<SetupState>, VaultError> {
+/// The setup in a directory, of `buffers` received buffers; `None` if there is none, or one of another program or
+/// other weights.
+pub fn load(directory: &Path, role: Role, binding: Binding, buffers: usize) -> Result<Option<SetupState>, VaultError> {
     let path = path(directory, role);
     if !path.exists() {
         return Ok(None);
@@ -50,7 +62,8 @@ pub fn load(directory: &Path, role: Role, binding: Binding, types: &[Type]) -> R
     }
     let id = file.array()?;
     let keys = file.keys()?;
-    Ok(Some(SetupState { id, keys, received: file.buffers(types)? }))
+    file.expect_buffers(buffers)?;
+    Ok(Some(SetupState { id, keys, file }))
 }
 
 /// Stores a setup, in place of any other of that role.

@@ -10,6 +10,8 @@ use crate::channel::PhaseTraffic;
 pub struct Stats {
     /// Inferences done.
     pub inferences: u32,
+    /// Inferences in lockstep.
+    pub batch: u32,
     /// By phase.
     pub phases: Phases,
 }
@@ -30,7 +32,7 @@ pub struct Phases {
 pub struct PhaseStats {
     /// Seconds at the client, until client and server were both done with the phase.
     pub seconds: f64,
-    /// Rounds per inference.
+    /// Rounds, once for all inferences in lockstep.
     pub rounds: u64,
     /// Bytes of messages sent, headers included; handshake and farewell are in no phase.
     pub bytes: Bytes,
@@ -78,7 +80,7 @@ impl Share {
 
 impl Stats {
     /// Puts the shares of the parties, by role, together.
-    pub fn merge(inferences: u32, shares: &[Share; 3]) -> Stats {
+    pub fn merge(inferences: u32, batch: u32, shares: &[Share; 3]) -> Stats {
         let phase = |p: Phase| {
             let of = |r: Role| shares[r.index()].phases[p.index()];
             PhaseStats {
@@ -93,7 +95,7 @@ impl Stats {
         };
         let phases =
             Phases { setup: phase(Phase::Setup), offline: phase(Phase::Offline), online: phase(Phase::Online) };
-        Stats { inferences, phases }
+        Stats { inferences, batch, phases }
     }
 }
 
@@ -103,11 +105,11 @@ mod tests {
 
     #[test]
     fn json_has_the_documented_form() {
-        let mut s = Stats { inferences: 2, ..Stats::default() };
+        let mut s = Stats { inferences: 2, batch: 2, ..Stats::default() };
         s.phases.online.bytes.client = 5;
         let phase = |b| format!(r#"{{"seconds":0.0,"rounds":0,"bytes":{{"client":{b},"server":0,"dealer":0}}}}"#);
         let want = format!(
-            r#"{{"inferences":2,"phases":{{"setup":{},"offline":{},"online":{}}}}}"#,
+            r#"{{"inferences":2,"batch":2,"phases":{{"setup":{},"offline":{},"online":{}}}}}"#,
             phase(0),
             phase(0),
             phase(5)

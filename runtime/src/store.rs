@@ -18,7 +18,7 @@ use crate::prg::Key;
 use crate::state::Binding;
 use crate::vault::{Reader, VaultError, Writer, create_private, failed, make_directory, sync_directory};
 
-const MAGIC: &[u8; 8] = b"BCCMATL1";
+const MAGIC: &[u8; 8] = b"BCCMATL2";
 
 /// Name of one inference's material, the same at client and server. Public.
 pub type MaterialId = [u8; 16];

@@ -171,15 +171,25 @@ impl Reader {
 
     /// Buffers as [`Writer::put_buffers`] wrote them, and nothing behind.
     pub fn buffers(&mut self, types: &[Type]) -> Result<Vec<Buffer>, VaultError> {
-        if u64::from_le_bytes(self.array()?) != types.len() as u64 {
-            return Err(self.damaged());
-        }
-        let mut out = Vec::with_capacity(types.len());
-        for ty in types {
-            let size = usize::try_from(ty.wire_bytes()).map_err(|_| self.damaged())?;
-            let buffer = wire::unpack(*ty, self.take(size)?);
-            out.push(buffer.map_err(|_| self.damaged())?);
-        }
-        if self.at == self.end { Ok(out) } else { Err(self.damaged()) }
+        self.expect_buffers(types.len())?;
+        let out = types.iter().map(|ty| self.buffer(*ty)).collect::<Result<_, _>>()?;
+        if self.ended() { Ok(out) } else { Err(self.damaged()) }
+    }
+
+    /// Reads how many buffers follow; it must be `count`.
+    pub fn expect_buffers(&mut self, count: usize) -> Result<(), VaultError> {
+        if u64::from_le_bytes(self.array()?) == count as u64 { Ok(()) } else { Err(self.damaged()) }
+    }
+
+    /// The next of the buffers.
+    pub fn buffer(&mut self, ty: Type) -> Result<Buffer, VaultError> {
+        let size = usize::try_from(ty.wire_bytes()).map_err(|_| self.damaged())?;
+        let buffer = wire::unpack(ty, self.take(size)?);
+        buffer.map_err(|_| self.damaged())
+    }
+
+    /// Whether all has been read.
+    pub fn ended(&self) -> bool {
+        self.at == self.end
     }
 }

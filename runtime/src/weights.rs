@@ -4,22 +4,34 @@ use bcc_ir::program::Program;
 use bcc_ir::program::file::Weights;
 
 use crate::buffer::mask;
+use crate::words::Words;
 
 /// Integers by entry of [`Program::weights`]. Only the server has one.
 pub trait WeightSource: Send + Sync {
-    /// Entry `index` modulo `2^bits`; empty for an unknown entry.
-    fn ring(&self, index: usize, bits: u8) -> Vec<u64>;
+    /// Elements of entry `index`; 0 for an unknown one.
+    fn len(&self, index: usize) -> usize;
+
+    /// Entry `index` modulo `2^bits`, into as many elements.
+    fn fill(&self, index: usize, bits: u8, out: &mut [u64]);
 }
 
 impl WeightSource for Weights {
-    fn ring(&self, index: usize, bits: u8) -> Vec<u64> {
-        Weights::ring(self, index, bits)
+    fn len(&self, index: usize) -> usize {
+        Weights::len(self, index)
+    }
+
+    fn fill(&self, index: usize, bits: u8, out: &mut [u64]) {
+        Weights::fill(self, index, bits, out);
     }
 }
 
 impl WeightSource for Vec<Vec<i64>> {
-    fn ring(&self, index: usize, bits: u8) -> Vec<u64> {
-        self.get(index).map_or_else(Vec::new, |w| w.iter().map(|v| *v as u64 & mask(bits)).collect())
+    fn len(&self, index: usize) -> usize {
+        self.get(index).map_or(0, Vec::len)
+    }
+
+    fn fill(&self, index: usize, bits: u8, out: &mut [u64]) {
+        out.iter_mut().zip(&self[index]).for_each(|(y, v)| *y = *v as u64 & mask(bits));
     }
 }
 
@@ -28,7 +40,8 @@ impl WeightSource for Vec<Vec<i64>> {
 pub fn fingerprint(program: &Program, weights: &dyn WeightSource) -> [u8; 32] {
     let mut hash = blake3::Hasher::new_derive_key("bcc 2026 weights fingerprint v1");
     for index in 0..program.weights.len() {
-        let values = weights.ring(index, 64);
+        let mut values = Words::any(weights.len(index));
+        weights.fill(index, 64, &mut values);
         hash.update(&(values.len() as u64).to_le_bytes());
         for chunk in values.chunks(1024) {
             let bytes: Vec<u8> = chunk.iter().flat_map(|v| v.to_le_bytes()).collect();

@@ -1,22 +1,22 @@
 //! Memory of secrets, handed out again and erased in the end.
 //!
 //! Fresh memory is dear: the system clears every page when it is touched first, and takes it back as soon as
-//! a large buffer is freed. A network's layers are of few sizes, so each thread keeps what it has used, as it
-//! is, for values of the same party, and erases it when the party is done ([`erase_kept`]).
+//! a large buffer is freed. A network's layers are of few sizes, so what has been used is kept as it is and handed
+//! out again, whichever thread asks, and erased when a party is done ([`erase_kept`]).
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Words that a thread keeps at most: 256 MiB.
-const KEPT: usize = 1 << 25;
+/// Words that are kept at most: 512 MiB.
+const KEPT: usize = 1 << 26;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
 
-/// 64-bit words; erased, now or with all that the thread has kept. There is no `Debug`.
+/// 64-bit words; erased, now or with all that is kept. There is no `Debug`.
 #[derive(Default)]
 pub struct Words {
-    /// At least `len` words: all that there is room for, where they have been handed out before.
+    /// At least `len` words.
     all: Vec<u64>,
     len: usize,
 }
@@ -28,36 +28,34 @@ struct Kept {
     words: usize,
 }
 
-thread_local! {
-    static KEPT_HERE: RefCell<Kept> = RefCell::default();
-}
+static POOL: Mutex<Kept> = Mutex::new(Kept { free: BTreeMap::new(), words: 0 });
 
 impl Kept {
     /// The smallest that fits without much waste.
     fn take(&mut self, len: usize) -> Option<Vec<u64>> {
         let (&size, same) = self.free.range_mut(len..=len + len / 4).next()?;
-        let words = same.pop()?;
+        let block = same.pop()?;
         if same.is_empty() {
             self.free.remove(&size);
         }
         self.words -= size;
-        Some(words)
+        Some(block)
     }
 
-    /// Keeps a vector, or erases it where there is no room.
-    fn give(&mut self, mut words: Vec<u64>) {
-        if self.words + words.len() > KEPT {
-            erase(&mut words);
-            return;
+    /// Keeps a vector, or gives it back where there is no room.
+    fn give(&mut self, block: Vec<u64>) -> Option<Vec<u64>> {
+        if self.words + block.len() > KEPT {
+            return Some(block);
         }
-        self.words += words.len();
-        self.free.entry(words.len()).or_default().push(words);
+        self.words += block.len();
+        self.free.entry(block.len()).or_default().push(block);
+        None
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.free.values_mut().flatten().for_each(|words| erase(words));
+        self.free.values_mut().flatten().for_each(|block| erase(block));
     }
 }
 
@@ -67,10 +65,15 @@ fn erase(words: &mut [u64]) {
     std::hint::black_box(words);
 }
 
-/// Erases and frees what this thread keeps.
+/// Vectors are put in and taken out whole, so a thread that panicked has left nothing half done.
+fn pool() -> MutexGuard<'static, Kept> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Erases and frees what is kept.
 pub fn erase_kept() {
-    // While a thread ends there is nothing kept any more.
-    let _ = KEPT_HERE.try_with(|k| drop(k.take()));
+    let kept = std::mem::take(&mut *pool());
+    drop(kept);
 }
 
 impl Words {
@@ -81,7 +84,7 @@ impl Words {
                 all[..len].fill(0);
                 Words { all, len }
             }
-            None => vec![0; len].into(),
+            None => Words { all: vec![0; len], len },
         }
     }
 
@@ -97,7 +100,7 @@ impl Words {
 }
 
 fn kept(len: usize) -> Option<Vec<u64>> {
-    if len < SMALL { None } else { KEPT_HERE.try_with(|k| k.borrow_mut().take(len)).ok().flatten() }
+    if len < SMALL { None } else { pool().take(len) }
 }
 
 impl From<Vec<u64>> for Words {
@@ -125,11 +128,9 @@ impl Drop for Words {
         let mut all = std::mem::take(&mut self.all);
         if all.len() < SMALL {
             erase(&mut all);
-            return;
+        } else if let Some(mut left) = pool().give(all) {
+            erase(&mut left);
         }
-        let mut left = Some(all);
-        let _ = KEPT_HERE.try_with(|k| left.take().map(|all| k.borrow_mut().give(all)));
-        left.iter_mut().for_each(|all| erase(all));
     }
 }
 
@@ -139,25 +140,31 @@ mod tests {
 
     #[test]
     fn memory_comes_back() {
-        let mut first = Words::zeros(1000);
-        first.fill(7);
-        let place = first.as_ptr();
-        drop(first);
+        let mut kept = Kept::default();
+        assert!(kept.give(vec![0; 1000]).is_none());
         // Not for what is much smaller.
-        assert_ne!(Words::zeros(700).as_ptr(), place);
-        let second = Words::any(900);
-        assert!(second.as_ptr() == place && second.len() == 900);
-        drop(second);
-        let third = Words::zeros(1000);
-        assert!(third.as_ptr() == place && third.iter().all(|w| *w == 0));
+        assert!(kept.take(700).is_none());
+        assert!(kept.take(900).is_some_and(|b| b.len() == 1000));
+        assert!(kept.take(900).is_none() && kept.words == 0);
+    }
+
+    #[test]
+    fn zeros_are_zeros_whatever_was_there() {
+        for len in [3, 1000, 1 << 18] {
+            let mut first = Words::any(len);
+            first.fill(7);
+            drop(first);
+            assert!(Words::zeros(len).iter().all(|w| *w == 0));
+        }
     }
 
     #[test]
     fn no_more_is_kept_than_allowed() {
-        let all: Vec<Words> = (0..6).map(|_| Words::zeros(KEPT / 4)).collect();
-        drop(all);
-        KEPT_HERE.with(|k| assert_eq!(k.borrow().words, KEPT));
-        erase_kept();
-        KEPT_HERE.with(|k| assert_eq!(k.borrow().words, 0));
+        let mut kept = Kept::default();
+        for _ in 0..4 {
+            assert!(kept.give(vec![0; KEPT / 4]).is_none());
+        }
+        assert!(kept.give(vec![0; 1000]).is_some());
+        assert_eq!(kept.words, KEPT);
     }
 }

@@ -536,7 +536,8 @@ fn json_has_the_documented_names() {
 
 fn stats(stats: &serde_json::Value, count: usize) {
     let names = |v: &serde_json::Value| v.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(stats), ["inferences", "phases"]);
+    assert_eq!(names(stats), ["batch", "inferences", "phases"]);
+    assert_eq!(stats["batch"], 1);
     assert_eq!(stats["inferences"], count);
     let mut phases = names(&stats["phases"]);
     phases.sort();

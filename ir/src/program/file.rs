@@ -262,24 +262,30 @@ impl Weights {
         Ok(Weights { file, entries })
     }
 
+    /// Elements of entry `index`; 0 for an unknown one.
+    pub fn len(&self, index: usize) -> usize {
+        self.entries.get(index).map_or(0, |(_, entry)| entry.len)
+    }
+
     /// Entry `index` modulo `2^bits`; empty for an unknown entry.
     pub fn ring(&self, index: usize, bits: u8) -> Vec<u64> {
-        let Some((offset, entry)) = self.entries.get(index) else { return Vec::new() };
+        let mut out = vec![0; self.len(index)];
+        self.fill(index, bits, &mut out);
+        out
+    }
+
+    /// Entry `index` modulo `2^bits`, into as many elements; nothing for an unknown entry.
+    pub fn fill(&self, index: usize, bits: u8, out: &mut [u64]) {
+        fn each<const N: usize>(bytes: &[u8], out: &mut [u64], of: impl Fn([u8; N]) -> i64, mask: u64) {
+            out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(y, b)| *y = of(*b) as u64 & mask);
+        }
+        let Some((offset, entry)) = self.entries.get(index) else { return };
         let mask = u64::MAX >> (64 - u32::from(bits.clamp(1, 64)));
         let bytes = &self.file[*offset..*offset + entry_bytes(entry)];
         match entry.width {
-            WeightWidth::I16 => {
-                let (words, _) = bytes.as_chunks::<2>();
-                words.iter().map(|w| i64::from(i16::from_le_bytes(*w)) as u64 & mask).collect()
-            }
-            WeightWidth::I32 => {
-                let (words, _) = bytes.as_chunks::<4>();
-                words.iter().map(|w| i64::from(i32::from_le_bytes(*w)) as u64 & mask).collect()
-            }
-            WeightWidth::I64 => {
-                let (words, _) = bytes.as_chunks::<8>();
-                words.iter().map(|w| i64::from_le_bytes(*w) as u64 & mask).collect()
-            }
+            WeightWidth::I16 => each(bytes, out, |b| i16::from_le_bytes(b).into(), mask),
+            WeightWidth::I32 => each(bytes, out, |b| i32::from_le_bytes(b).into(), mask),
+            WeightWidth::I64 => each(bytes, out, i64::from_le_bytes, mask),
         }
     }
 }

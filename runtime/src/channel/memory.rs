@@ -56,7 +56,7 @@ impl Link for MemoryLink {
         if got != len {
             return Err(LinkError::Truncated { got, want: len });
         }
-        Ok(Payload { bytes, start: Header::BYTES })
+        Ok(Payload::of_frame(bytes))
     }
 
     fn finish(&mut self, _timeout: Duration) -> Result<(), LinkError> {

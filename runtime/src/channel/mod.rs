@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use bcc_ir::program::{Message, Phase, Role};
 use thiserror::Error;
 
+use crate::words::Words;
+
 pub use frame::{Control, Header, new_frame};
 pub use memory::{MemoryLink, memory_pair};
 pub use tcp::{TcpLink, accept, connect};
@@ -38,21 +40,47 @@ pub enum LinkError {
 }
 
 /// Bytes of a received frame behind its header.
-pub struct Payload {
-    bytes: Vec<u8>,
-    start: usize,
+pub struct Payload(Content);
+
+enum Content {
+    /// The whole frame.
+    Frame(Vec<u8>),
+    /// That many bytes.
+    Read(Words, usize),
 }
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        spare::give(std::mem::take(&mut self.bytes));
+        if let Content::Frame(frame) = &mut self.0 {
+            spare::give(std::mem::take(frame));
+        }
     }
 }
 
 impl Payload {
+    /// That of a frame, which has a header.
+    fn of_frame(frame: Vec<u8>) -> Payload {
+        Payload(Content::Frame(frame))
+    }
+
+    /// Room for `len` bytes, to be filled.
+    fn room(len: usize) -> Payload {
+        Payload(Content::Read(Words::any(len.div_ceil(8)), len))
+    }
+
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        match &self.0 {
+            Content::Frame(frame) => &frame[Header::BYTES..],
+            Content::Read(words, len) => &bytemuck::cast_slice(words)[..*len],
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Content::Frame(frame) => &mut frame[Header::BYTES..],
+            Content::Read(words, len) => &mut bytemuck::cast_slice_mut(words)[..*len],
+        }
     }
 }
 
@@ -190,7 +218,7 @@ pub struct FrameInfo {
     pub to: Role,
     /// Phase.
     pub phase: Phase,
-    /// Inference, from 0 (0 in setup).
+    /// Inference, from 0 (0 in setup); of several in lockstep the first.
     pub inference: u32,
     /// Number of the message in the program.
     pub message: u32,
@@ -229,7 +257,7 @@ pub struct PhaseTraffic {
     /// Bytes of messages sent, headers included.
     pub bytes: u64,
     /// Largest round of a message sent or received: the longest chain of messages of which each
-    /// could only be sent when the one before had arrived, per inference.
+    /// could only be sent when the one before had arrived, once for all inferences in lockstep.
     pub rounds: u64,
 }
 
@@ -358,11 +386,11 @@ impl Channels {
         Err(self.fault(peer, what, error))
     }
 
-    /// Waits for message `index` of the program. Its length is compared with the program's before
-    /// any memory is taken for it.
-    pub fn receive(&mut self, index: u32, message: &Message) -> Result<Payload, ChannelError> {
+    /// Waits for message `index` of the program, of `lanes` inferences in lockstep. Its length is compared with
+    /// the program's before any memory is taken for it.
+    pub fn receive(&mut self, index: u32, message: &Message, lanes: usize) -> Result<Payload, ChannelError> {
         let waiting = self.describe(message);
-        let want = message.wire_bytes() - Message::HEADER;
+        let want = (message.wire_bytes() - Message::HEADER).saturating_mul(lanes as u64);
         let header = self.header(message.from, &waiting)?;
         if header.index != index {
             let got = match Control::from_index(header.index) {

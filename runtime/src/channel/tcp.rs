@@ -174,12 +174,11 @@ impl Link for TcpLink {
     }
 
     fn payload(&mut self, len: usize, timeout: Duration) -> Result<Payload, LinkError> {
-        let mut bytes = spare::take(len);
-        bytes.resize(len, 0);
-        match self.read(&mut bytes, timeout) {
+        let mut payload = Payload::room(len);
+        match self.read(payload.bytes_mut(), timeout) {
             // The header was there, so the frame has broken off.
             Err(LinkError::Closed) => Err(LinkError::Truncated { got: 0, want: len }),
-            other => other.map(|()| Payload { bytes, start: 0 }),
+            other => other.map(|()| payload),
         }
     }
 

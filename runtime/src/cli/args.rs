@@ -61,6 +61,9 @@ pub struct Data {
     /// Take only the first N inputs.
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,
+    /// Inferences that go on in lockstep: they share messages and cores, and take as much memory each.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch: u16,
     /// Output: .npy, outputs stacked.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,

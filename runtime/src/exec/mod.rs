@@ -1,25 +1,31 @@
 //! The interpreter of one role.
+//!
+//! Several inferences can be at work in lockstep, each in a lane of its own: their parts of a message travel in
+//! one frame, so that they share its round.
 
 mod compute;
+mod lane;
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Scope, Type};
+use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Type};
 use bcc_ir::time::narrow_weights;
+use rayon::prelude::*;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use compute::compute;
+pub use lane::Lane;
 
 use crate::buffer::Buffer;
-use crate::channel::{ChannelError, Channels, Payload, new_frame};
-use crate::kernels::{Arranged, Kernels};
+use crate::channel::{ChannelError, Channels, new_frame};
+use crate::kernels::Kernels;
 use crate::plan::Plan;
-use crate::prg::{self, Key};
+use crate::prg::Key;
 use crate::weights::WeightSource;
 use crate::wire::{self, WireError};
-use crate::words::{Words, erase_kept};
+use crate::words::erase_kept;
+use lane::Fixed;
 
 /// Why a role's code cannot go on.
 #[derive(Debug, Error)]
@@ -61,16 +67,7 @@ pub enum ExecError {
     },
 }
 
-/// Keys of the streams that a role can draw, by [`Pair`] (client-dealer, server-dealer).
-#[derive(Default)]
-pub struct Keys {
-    /// Keys of this model's setup.
-    pub model: [Option<Key>; 2],
-    /// Keys of this inference.
-    pub inference: [Option<Key>; 2],
-}
-
-/// Index of a pair in [`Keys`].
+/// Index of a pair in the keys of its streams: client-dealer, server-dealer.
 pub fn pair_index(pair: Pair) -> usize {
     match pair {
         Pair::ClientDealer => 0,
@@ -82,47 +79,22 @@ pub fn pair_index(pair: Pair) -> usize {
 /// that open the shares of [`Program::taps`]; never set where parties are real.
 pub type Observer = Arc<dyn Fn(Role, u32, BufferId, &Buffer) + Send + Sync>;
 
-/// One role at work: its code and its buffers.
+/// One role at work: its code, what serves all inferences, and the inferences at work.
 pub struct Machine<'a> {
-    program: &'a Program,
-    role: Role,
-    kernels: &'a dyn Kernels,
-    weights: Option<&'a dyn WeightSource>,
-    plan: Plan,
-    buffers: Vec<Option<Buffer>>,
-    /// What was received before the input and is read with it: as bytes, which are fewer, until it is read.
-    sealed: Vec<Option<Sealed>>,
-    /// Weights of convolutions as the kernels read them, by buffer.
-    arranged: Vec<Option<Arranged>>,
-    observer: Option<Observer>,
-}
-
-/// A part of a message.
-struct Sealed {
-    payload: Arc<Payload>,
-    bytes: Range<usize>,
-    message: u32,
+    fixed: Fixed<'a>,
+    lanes: Vec<Lane>,
 }
 
 impl Drop for Machine<'_> {
     fn drop(&mut self) {
-        self.buffers.clear();
-        self.arranged.clear();
+        self.lanes.clear();
+        self.fixed.clear();
         erase_kept();
     }
 }
 
 /// A buffer as bytes on the wire, to be stored.
 pub type Stored = (Type, Zeroizing<Vec<u8>>);
-
-/// What an inference reads and yields at the client.
-#[derive(Default)]
-pub struct Io {
-    /// The encoded input.
-    pub input: Option<Words>,
-    /// The opened output, modulo its port's modulus.
-    pub output: Option<Vec<u64>>,
-}
 
 impl<'a> Machine<'a> {
     /// A role of a verified program. Only the server has weights.
@@ -133,231 +105,141 @@ impl<'a> Machine<'a> {
         weights: Option<&'a dyn WeightSource>,
         observer: Option<Observer>,
     ) -> Self {
-        let code = program.code(role);
-        let buffers = code.buffers.iter().map(|_| None).collect();
-        let arranged = code.buffers.iter().map(|_| None).collect();
-        let sealed = code.buffers.iter().map(|_| None).collect();
-        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, sealed, arranged, observer }
+        Machine { fixed: Fixed::new(program, role, kernels, weights, observer), lanes: Vec::new() }
     }
 
     /// Lifetimes of its buffers.
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        &self.fixed.plan
     }
 
-    /// Runs a phase.
-    pub fn run(&mut self, phase: Phase, keys: &Keys, channels: &mut Channels, io: &mut Io) -> Result<(), ExecError> {
-        let program = self.program;
-        for (index, instruction) in program.code(self.role).phases[phase.index()].iter().enumerate() {
-            self.unseal(&instruction.inputs, channels.inference())?;
-            let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
+    /// Runs the setup with the keys of the model's streams, by [`pair_index`].
+    pub fn setup(&mut self, keys: &[Option<Key>; 2], channels: &mut Channels) -> Result<(), ExecError> {
+        self.fixed.keys = keys.clone();
+        self.lanes = vec![Lane::new(self.fixed.program.code(self.fixed.role), 0, [None, None])];
+        let done = self.run(Phase::Setup, channels);
+        self.fixed.shared = self.lanes.pop().unwrap_or_default();
+        done
+    }
+
+    /// Begins inferences, in lockstep: their lanes.
+    pub fn begin(&mut self, lanes: Vec<Lane>) {
+        self.lanes = lanes;
+    }
+
+    /// An empty lane for inference `inference`, with the keys of its streams, by [`pair_index`].
+    pub fn lane(&self, inference: u32, keys: [Option<Key>; 2]) -> Lane {
+        Lane::new(self.fixed.program.code(self.fixed.role), inference, keys)
+    }
+
+    /// The inferences at work.
+    pub fn lanes(&mut self) -> &mut [Lane] {
+        &mut self.lanes
+    }
+
+    /// Runs a phase of the inferences at work.
+    pub fn run(&mut self, phase: Phase, channels: &mut Channels) -> Result<(), ExecError> {
+        let Machine { fixed, lanes } = self;
+        let program = fixed.program;
+        for (index, instruction) in program.code(fixed.role).phases[phase.index()].iter().enumerate() {
+            let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index, reason };
+            let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
             match &instruction.inst {
-                Inst::Send { message } => {
-                    let m = program.messages.get(*message as usize).ok_or(unverified("unknown message"))?;
-                    let mut frame = new_frame(m.wire_bytes() as usize);
-                    for b in &instruction.inputs {
-                        wire::pack(self.buffer(*b).ok_or(unverified("an operand is missing"))?, &mut frame);
-                    }
-                    channels.send(*message, m, frame)?;
-                }
-                Inst::Receive { message } => {
-                    let m = program.messages.get(*message as usize).ok_or(unverified("unknown message"))?;
-                    let payload = Arc::new(channels.receive(*message, m)?);
-                    let mut start = 0;
-                    for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
-                        let end = start + ty.wire_bytes() as usize;
-                        let part = Sealed { payload: payload.clone(), bytes: start..end, message: *message };
-                        self.sealed[*b as usize] = Some(part);
-                        if phase != Phase::Offline || !self.plan.sealed[*b as usize] {
-                            self.unseal(&[*b], channels.inference())?;
+                Inst::Send { message: number } => {
+                    let m = message(*number)?;
+                    each(lanes, |lane| fixed.bring(lane, &instruction.inputs))?;
+                    let mut frame = new_frame(m.wire_bytes() as usize * lanes.len().max(1));
+                    for lane in lanes.iter() {
+                        for b in &instruction.inputs {
+                            let part = fixed.buffer(lane, *b).ok_or(unverified("an operand is missing"))?;
+                            wire::pack(part, &mut frame);
                         }
-                        start = end;
                     }
+                    channels.send(*number, m, frame)?;
+                }
+                Inst::Receive { message: number } => {
+                    let m = message(*number)?;
+                    let payload = Arc::new(channels.receive(*number, m, lanes.len())?);
+                    let mut start = 0;
+                    for lane in lanes.iter_mut() {
+                        for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
+                            let end = start + ty.wire_bytes() as usize;
+                            lane.seal(*b, payload.clone(), start..end, *number);
+                            start = end;
+                        }
+                    }
+                    let now = |b: &BufferId| phase != Phase::Offline || !fixed.plan.sealed[*b as usize];
+                    let open: Vec<BufferId> = instruction.outputs.iter().copied().filter(now).collect();
+                    each(lanes, |lane| fixed.bring(lane, &open))?;
                 }
                 Inst::Output => {
-                    let value = instruction.inputs.first().and_then(|b| self.buffer(*b));
-                    io.output = Some(value.ok_or(unverified("the output is missing"))?.words().to_vec());
+                    for lane in lanes.iter_mut() {
+                        let value = instruction.inputs.first().and_then(|b| fixed.buffer(lane, *b));
+                        lane.output = Some(value.ok_or(unverified("the output is missing"))?.words().to_vec());
+                    }
                 }
-                _ => self.local(phase, index, keys, io, channels.inference())?,
+                _ if phase == Phase::Offline && fixed.plan.later[index] => {}
+                _ => each(lanes, |lane| fixed.local(lane, phase, index))?,
             }
-            self.drop_dead(phase, index);
+            lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.drops[phase.index()][index]));
         }
         Ok(())
     }
 
     /// Makes the setup's buffers again without messages, from those that it received, given in the
     /// order of [`Plan::received`].
-    pub fn resume(&mut self, received: Vec<Buffer>, keys: &Keys) -> Result<(), ExecError> {
-        for (b, buffer) in self.plan.received.clone().into_iter().zip(received) {
-            self.write(b, buffer, 0);
-        }
-        self.replay(self.plan.resume.clone(), keys)
+    pub fn resume<E: From<ExecError>>(
+        &mut self,
+        received: impl Iterator<Item = Result<Buffer, E>>,
+        keys: &[Option<Key>; 2],
+    ) -> Result<(), E> {
+        self.fixed.keys = keys.clone();
+        let run = self.fixed.plan.resume.clone();
+        self.fixed.replay(&run, received)
     }
 
-    /// Takes up an inference behind its offline phase, from its buffers in the order of
-    /// [`Plan::carried`].
-    pub fn restore(&mut self, carried: Vec<Buffer>, inference: u32) -> Result<(), ExecError> {
-        let missing = |m: &Self| {
-            let code = &m.program.code(m.role).phases[Phase::Setup.index()];
-            let here = |b: &BufferId| m.buffers[*b as usize].is_some() || m.arranged[*b as usize].is_some();
-            let made = |i: usize| code[i].outputs.iter().all(here);
-            m.plan.rebuild.iter().enumerate().any(|(i, run)| *run && !made(i))
-        };
-        for (b, buffer) in self.plan.carried.clone().into_iter().zip(carried) {
-            self.write(b, buffer, inference);
+    /// A lane behind its offline phase, from its buffers in the order of [`Plan::carried`].
+    pub fn restore(&mut self, carried: Vec<Buffer>, inference: u32, keys: [Option<Key>; 2]) -> Result<Lane, ExecError> {
+        let mut lane = self.lane(inference, keys);
+        let f = &mut self.fixed;
+        for (b, buffer) in f.plan.carried.clone().into_iter().zip(carried) {
+            f.write(&mut lane, b, buffer);
         }
-        if missing(self) { self.replay(self.plan.rebuild.clone(), &Keys::default()) } else { Ok(()) }
+        if !f.rebuilt() {
+            let run = f.plan.rebuild.clone();
+            f.replay::<ExecError>(&run, std::iter::empty())?;
+        }
+        Ok(lane)
     }
 
     /// Arranges the setup's weights for the kernels, once for all inferences; what nobody else reads of them is
     /// erased. Behind this [`received`](Self::received) is incomplete.
     pub fn settle(&mut self) {
-        let code = self.program.code(self.role);
-        let later = || code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]);
-        let narrow = narrow_weights(self.program, self.role);
-        let mut only = vec![true; code.buffers.len()];
-        for i in later() {
-            let others = if matches!(i.inst, Inst::Conv(_)) { &i.inputs[..1] } else { &i.inputs[..] };
-            others.iter().for_each(|b| only[*b as usize] = false);
-        }
-        for i in later() {
-            let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..]) else { continue };
-            let Some(Type::Ring { bits, .. }) = i.outputs.first().map(|b| code.buffers[*b as usize]) else { continue };
-            let w = *w as usize;
-            let Some(Buffer::Ring { values, .. }) = &self.buffers[w] else { continue };
-            if self.arranged[w].is_none() {
-                self.arranged[w] = self.kernels.arrange(bits, narrow[w], shape, values);
-            }
-            if only[w] && self.arranged[w].as_ref().is_some_and(|a| a.fits(bits, shape)) {
-                self.buffers[w] = None;
-            }
-        }
-    }
-
-    fn replay(&mut self, run: Vec<bool>, keys: &Keys) -> Result<(), ExecError> {
-        let program = self.program;
-        let code = &program.code(self.role).phases[Phase::Setup.index()];
-        for (index, instruction) in code.iter().enumerate().filter(|(i, _)| run[*i]) {
-            if !matches!(instruction.inst, Inst::Receive { .. }) {
-                self.local(Phase::Setup, index, keys, &mut Io::default(), 0)?;
-            }
-            self.drop_dead(Phase::Setup, index);
-        }
-        Ok(())
-    }
-
-    /// Makes received bytes into buffers.
-    fn unseal(&mut self, buffers: &[BufferId], inference: u32) -> Result<(), ExecError> {
-        let program = self.program;
-        for b in buffers {
-            let Some(part) = self.sealed.get_mut(*b as usize).and_then(Option::take) else { continue };
-            let ty = program.code(self.role).buffers[*b as usize];
-            let m = &program.messages[part.message as usize];
-            let malformed = |source| ExecError::Wire { from: m.from, message: m.name.clone(), source };
-            let bytes = part.payload.bytes().get(part.bytes.clone()).unwrap_or(&[]);
-            let buffer = wire::unpack(ty, bytes).map_err(malformed)?;
-            self.write(*b, buffer, inference);
-        }
-        Ok(())
+        self.fixed.settle();
     }
 
     /// Copies of the buffers that a setup received, as bytes on the wire.
     pub fn received(&self) -> Vec<Stored> {
-        self.plan.received.iter().filter_map(|b| self.buffer(*b)).map(packed).collect()
+        self.fixed.plan.received.iter().filter_map(|b| self.fixed.shared.get(*b)).map(packed).collect()
     }
 
-    /// Takes the buffers that the online phase needs out of the machine, as bytes on the wire.
-    pub fn take_carried(&mut self, inference: u32) -> Result<Vec<Stored>, ExecError> {
-        self.unseal(&self.plan.carried.clone(), inference)?;
-        let written = |code: &[bcc_ir::program::Instruction], b: BufferId| code.iter().any(|i| i.outputs.contains(&b));
-        let setup = &self.program.code(self.role).phases[Phase::Setup.index()];
-        let taken = self.plan.carried.iter().filter_map(|b| self.buffer(*b)).map(packed).collect();
-        for b in self.plan.carried.clone() {
-            if !written(setup, b) {
-                self.buffers[b as usize] = None;
-            }
-        }
+    /// Takes the buffers that the online phase needs out of a lane, as bytes on the wire.
+    pub fn take_carried(&mut self, lane: usize) -> Result<Vec<Stored>, ExecError> {
+        let Machine { fixed, lanes } = self;
+        let Some(lane) = lanes.get_mut(lane) else { return Ok(Vec::new()) };
+        let carried = &fixed.plan.carried;
+        fixed.bring(lane, carried)?;
+        let taken = carried.iter().filter_map(|b| fixed.buffer(lane, *b)).map(packed).collect();
+        lane.forget(carried);
         Ok(taken)
     }
+}
 
-    fn local(&mut self, phase: Phase, index: usize, keys: &Keys, io: &mut Io, inference: u32) -> Result<(), ExecError> {
-        let program = self.program;
-        let code = program.code(self.role);
-        let instruction = &code.phases[phase.index()][index];
-        let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
-        let target = *instruction.outputs.first().ok_or(unverified("no result"))?;
-        let ty = *code.buffers.get(target as usize).ok_or(unverified("unknown buffer"))?;
-        if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
-            let x = instruction.inputs.first().and_then(|b| self.buffer(*b));
-            let x = x.ok_or(unverified("an operand is missing"))?;
-            let mut out = Buffer::zeros(ty);
-            self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
-            self.write(target, out, inference);
-            return Ok(());
-        }
-        let buffer = match &instruction.inst {
-            Inst::Draw { stream } => {
-                let s = program.streams.get(*stream as usize).ok_or(unverified("unknown stream"))?;
-                let held = match s.scope {
-                    Scope::Model => &keys.model,
-                    Scope::Inference => &keys.inference,
-                };
-                let key = held[pair_index(s.pair)].as_ref().ok_or(unverified("the stream's key is not here"))?;
-                prg::draw(key, *stream, ty)
-            }
-            Inst::Weight { index } => {
-                let source = self.weights.ok_or(unverified("there are no weights here"))?;
-                let Type::Ring { bits, len } = ty else { return Err(unverified("weights are ring elements")) };
-                let values = source.ring(*index as usize, bits);
-                if values.len() != len {
-                    let name = program.weights.get(*index as usize).map_or("unknown", |w| &w.name);
-                    return Err(ExecError::Weight { name: name.into(), got: values.len(), want: len });
-                }
-                Buffer::ring(bits, values)
-            }
-            Inst::Input => {
-                let input = io.input.take().ok_or(unverified("there is no input"))?;
-                let buffer = Buffer::Ring { bits: program.input.modulus, values: input };
-                if buffer.ty() != ty {
-                    return Err(unverified("the input has another type"));
-                }
-                buffer
-            }
-            inst => {
-                let mut operands = Vec::with_capacity(instruction.inputs.len());
-                for b in &instruction.inputs {
-                    operands.push(self.buffer(*b).ok_or(unverified("an operand is missing"))?);
-                }
-                compute(self.kernels, inst, &operands, ty).ok_or(unverified("operands do not fit"))?
-            }
-        };
-        self.write(target, buffer, inference);
-        Ok(())
-    }
-
-    /// The arranged weights of a convolution.
-    fn arranged_for(&self, inst: &Inst, inputs: &[BufferId], out: Type) -> Option<&Arranged> {
-        let (Inst::Conv(shape), Type::Ring { bits, .. }, [_, w]) = (inst, out, inputs) else { return None };
-        self.arranged.get(*w as usize)?.as_ref().filter(|a| a.fits(bits, shape))
-    }
-
-    fn buffer(&self, b: BufferId) -> Option<&Buffer> {
-        self.buffers.get(b as usize)?.as_ref()
-    }
-
-    fn write(&mut self, b: BufferId, buffer: Buffer, inference: u32) {
-        if let Some(observer) = &self.observer {
-            observer(self.role, inference, b, &buffer);
-        }
-        if let Some(place) = self.buffers.get_mut(b as usize) {
-            *place = Some(buffer);
-        }
-    }
-
-    fn drop_dead(&mut self, phase: Phase, index: usize) {
-        for b in &self.plan.drops[phase.index()][index] {
-            self.buffers[*b as usize] = None;
-        }
+/// Does the same in every lane; in several at the same time, if there are several.
+fn each(lanes: &mut [Lane], f: impl Fn(&mut Lane) -> Result<(), ExecError> + Send + Sync) -> Result<(), ExecError> {
+    match lanes {
+        [lane] => f(lane),
+        _ => lanes.par_iter_mut().try_for_each(f),
     }
 }
 

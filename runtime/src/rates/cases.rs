@@ -68,7 +68,10 @@ impl Case {
             }
             (Inst::Weight { .. }, Type::Ring { bits, len }) => {
                 let source = vec![(0..len as i64).collect::<Vec<i64>>()];
-                Box::new(move || drop(Buffer::ring(bits, source.ring(0, bits))))
+                Box::new(move || {
+                    let mut out = Buffer::any(Type::Ring { bits, len });
+                    source.fill(0, bits, out.words_mut());
+                })
             }
             (inst, _) => {
                 let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();

@@ -35,7 +35,10 @@ pub struct Options {
     pub kernels: &'static dyn Kernels,
     /// Longest wait for a peer; 30 s by default.
     pub timeout: Duration,
-    /// Inferences that the dealer may be ahead of the others, at least 1.
+    /// Inferences of the client that go on in lockstep, at least 1: they share rounds, and take as much memory
+    /// each.
+    pub batch: u16,
+    /// Batches that the dealer may be ahead of the others, at least 1.
     pub run_ahead: u32,
     /// Directory that keeps the setup between sessions.
     pub state: Option<PathBuf>,
@@ -56,6 +59,7 @@ impl Default for Options {
         Options {
             kernels: kernels::best(),
             timeout: Duration::from_secs(30),
+            batch: 1,
             run_ahead: 2,
             state: None,
             material: None,

@@ -6,7 +6,7 @@ use bcc_ir::program::{Pair, Phase, Role, Type};
 
 use super::{Endpoint, Job, Output, Party, PartyOutput, SessionError};
 use crate::channel::{Channels, Control, Link, frame, leave};
-use crate::exec::{Io, Keys, Machine, pair_index};
+use crate::exec::{Lane, Machine, pair_index};
 use crate::handshake::{Greeter, Hello, Met, Mode};
 use crate::keys::{Chain, Secrets};
 use crate::port::{decode, encode, signed};
@@ -17,7 +17,7 @@ use crate::weights::fingerprint;
 
 /// Names of material that the client offers at a time.
 const OFFERED: usize = 64;
-/// The dealer waits for the end of inferences, which may take many messages.
+/// The dealer waits for the end of batches, which may take many messages.
 const DEALER_PATIENCE: u32 = 20;
 /// How long the dealer looks at one peer before it looks at the other, at first.
 const GLANCE: Duration = Duration::from_millis(1);
@@ -46,6 +46,7 @@ struct Session<'a> {
     secrets: Secrets,
     mode: Mode,
     count: u32,
+    batch: u32,
     offered: u8,
     inputs: Vec<crate::words::Words>,
     binding: Binding,
@@ -53,7 +54,7 @@ struct Session<'a> {
     store: Option<Store>,
     machine: Machine<'a>,
     seconds: [f64; 3],
-    /// Dealer: inferences that each peer has ended.
+    /// Dealer: batches that each peer has ended.
     ended: [u32; 3],
 }
 
@@ -85,9 +86,8 @@ impl<'a> Session<'a> {
         };
         let binding = Binding { digest: party.digest, weights };
         let machine = Machine::new(program, role, options.kernels, party.weights, options.observer.clone());
-        let received: Vec<Type> = types(party, &machine.plan().received);
         let state = match &options.state {
-            Some(directory) => state::load(directory, role, binding, &received)?,
+            Some(directory) => state::load(directory, role, binding, machine.plan().received.len())?,
             None => None,
         };
         let store = match &options.material {
@@ -107,6 +107,7 @@ impl<'a> Session<'a> {
             secrets,
             mode,
             count,
+            batch: u32::from(options.batch.max(1)),
             offered,
             inputs,
             binding,
@@ -133,6 +134,7 @@ impl<'a> Session<'a> {
             self.offered |= if role == Role::Server && stored { Mode::Stored as u8 } else { 0 };
         }
         let mut hello = Hello::new(role, self.offered, self.count, self.party.digest);
+        hello.batch = self.batch as u16;
         hello.setup = self.state.as_ref().map_or([0; 16], |s| s.id);
         if role == Role::Server {
             hello.fresh_setup = self.secrets.setup_id();
@@ -188,6 +190,7 @@ impl<'a> Session<'a> {
             if role != Role::Client && new.hello.role == Role::Client {
                 self.mode = new.hello.mode().unwrap_or(self.mode);
                 self.count = new.hello.count;
+                self.batch = new.hello.batch.into();
             }
             let peer = new.hello.role.index();
             links[peer] = Some(link);
@@ -199,51 +202,50 @@ impl<'a> Session<'a> {
     fn run(&mut self, met: [Option<Met>; 3], channels: &mut Channels) -> Result<PartyOutput, SessionError> {
         let role = self.party.role;
         let mut outputs = Vec::new();
-        if self.mode == Mode::Stored {
-            for i in 0..self.count {
-                outputs.extend(self.stored(i, channels)?);
-                self.progress(i + 1);
-            }
-        } else {
-            let mut chains: [Option<Chain>; 2] = [None, None];
+        let mut chains: [Option<Chain>; 2] = [None, None];
+        if self.mode != Mode::Stored {
             for pair in [Pair::ClientDealer, Pair::ServerDealer] {
                 let peer = if role == Role::Dealer { other(pair) } else { Role::Dealer };
                 if pair.holds(role) {
                     chains[pair_index(pair)] = met[peer.index()].as_ref().map(|m| m.secret.chain());
                 }
             }
-            let mut keys = self.setup(&met, channels)?;
-            for i in 0..self.count {
-                for (key, chain) in keys.inference.iter_mut().zip(&mut chains) {
-                    *key = chain.as_mut().map(Chain::advance);
+            self.setup(&met, channels)?;
+        }
+        for batch in 0..self.count.div_ceil(self.batch) {
+            let first = batch * self.batch;
+            let inferences = first..self.count.min(first + self.batch);
+            if self.mode == Mode::Stored {
+                let lanes = inferences.clone().map(|i| self.stored(i, channels)).collect::<Result<_, _>>()?;
+                self.machine.begin(lanes);
+                self.machine.settle();
+                ready(role, channels, self.party.options.timeout)?;
+            } else {
+                if role == Role::Dealer && batch >= self.party.options.run_ahead.max(1) {
+                    self.wait_for_ends(batch + 1 - self.party.options.run_ahead.max(1), channels)?;
                 }
-                if role == Role::Dealer && i >= self.party.options.run_ahead.max(1) {
-                    self.wait_for_ends(i + 1 - self.party.options.run_ahead.max(1), channels)?;
-                }
-                self.offline(i, &keys, channels)?;
-                if self.mode == Mode::Prepare {
-                    let id = met.iter().zip(Role::ALL).find_map(|(m, r)| {
-                        (r != Role::Dealer).then(|| m.as_ref().map(|m| m.secret.material_id(i))).flatten()
-                    });
-                    if let (Some(store), Some(id)) = (&self.store, id) {
-                        store.save(&id, &keys.inference, &self.machine.take_carried(i)?)?;
-                    }
-                } else {
-                    outputs.extend(self.online(i, &keys, channels)?);
-                }
-                if role != Role::Dealer {
-                    channels.send_control(Role::Dealer, Control::Done, &[])?;
-                }
-                self.progress(i + 1);
+                let mut keys = || chains.each_mut().map(|chain| chain.as_mut().map(Chain::advance));
+                let lanes = inferences.clone().map(|i| self.machine.lane(i, keys())).collect();
+                self.machine.begin(lanes);
+                self.offline(first, channels)?;
             }
-            if role == Role::Dealer {
-                self.wait_for_ends(self.count, channels)?;
+            if self.mode == Mode::Prepare {
+                self.store(&met)?;
+            } else {
+                outputs.extend(self.online(first, channels)?);
             }
+            if self.mode != Mode::Stored && role != Role::Dealer {
+                channels.send_control(Role::Dealer, Control::Done, &[])?;
+            }
+            self.progress(inferences.end);
+        }
+        if role == Role::Dealer {
+            self.wait_for_ends(self.count.div_ceil(self.batch), channels)?;
         }
         match self.farewell(channels) {
             Ok(stats) => Ok(PartyOutput { outputs, stats, unfinished: None }),
             Err(e) if !outputs.is_empty() => {
-                let stats = Stats::merge(self.count, &self.own_share(channels));
+                let stats = Stats::merge(self.count, self.batch, &self.own_share(channels));
                 Ok(PartyOutput { outputs, stats, unfinished: Some(e) })
             }
             Err(e) => Err(e),
@@ -257,68 +259,86 @@ impl<'a> Session<'a> {
     }
 
     /// Makes the setup, or takes it from the state if all three hold the same one.
-    fn setup(&mut self, met: &[Option<Met>; 3], channels: &mut Channels) -> Result<Keys, SessionError> {
+    fn setup(&mut self, met: &[Option<Met>; 3], channels: &mut Channels) -> Result<(), SessionError> {
         let (role, options) = (self.party.role, self.party.options);
         let start = Instant::now();
-        let mut keys = Keys::default();
         let stored = self.state.take().filter(|s| met.iter().flatten().all(|m| m.hello.setup == s.id));
         if let Some(stored) = stored {
-            keys.model = stored.keys;
-            self.machine.resume(stored.received, &keys)?;
+            let keys = stored.keys.clone();
+            let types = types(self.party, &self.machine.plan().received);
+            self.machine.resume(stored.received(&types).map(|b| b.map_err(SessionError::from)), &keys)?;
             self.machine.settle();
             ready(role, channels, options.timeout)?;
             self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
-            return Ok(keys);
+            return Ok(());
         }
+        let mut keys = [None, None];
         for pair in [Pair::ClientDealer, Pair::ServerDealer] {
             let peer = if role == Role::Dealer { other(pair) } else { Role::Dealer };
             if pair.holds(role) {
-                keys.model[pair_index(pair)] = met[peer.index()].as_ref().map(|m| m.secret.model_key());
+                keys[pair_index(pair)] = met[peer.index()].as_ref().map(|m| m.secret.model_key());
             }
         }
         channels.begin(Phase::Setup, 0);
-        self.machine.run(Phase::Setup, &keys, channels, &mut Io::default())?;
+        self.machine.setup(&keys, channels)?;
         self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
         if let Some(directory) = &options.state {
             let id = match &met[Role::Server.index()] {
                 Some(server) => server.hello.fresh_setup,
                 None => self.secrets.setup_id(),
             };
-            state::save(directory, role, self.binding, id, &keys.model, &self.machine.received())?;
+            state::save(directory, role, self.binding, id, &keys, &self.machine.received())?;
         }
         let start = Instant::now();
         self.machine.settle();
         ready(role, channels, options.timeout)?;
         self.seconds[Phase::Setup.index()] += start.elapsed().as_secs_f64();
-        Ok(keys)
+        Ok(())
     }
 
-    fn offline(&mut self, i: u32, keys: &Keys, channels: &mut Channels) -> Result<(), SessionError> {
+    fn offline(&mut self, first: u32, channels: &mut Channels) -> Result<(), SessionError> {
         let start = Instant::now();
-        channels.begin(Phase::Offline, i);
-        self.machine.run(Phase::Offline, keys, channels, &mut Io::default())?;
+        channels.begin(Phase::Offline, first);
+        self.machine.run(Phase::Offline, channels)?;
         ready(self.party.role, channels, self.party.options.timeout)?;
         self.seconds[Phase::Offline.index()] += start.elapsed().as_secs_f64();
         Ok(())
     }
 
-    fn online(&mut self, i: u32, keys: &Keys, channels: &mut Channels) -> Result<Option<Output>, SessionError> {
+    /// The outputs of the inferences at work, at the client.
+    fn online(&mut self, first: u32, channels: &mut Channels) -> Result<Vec<Output>, SessionError> {
         let start = Instant::now();
-        channels.begin(Phase::Online, i);
-        let mut io = Io { input: self.inputs.get_mut(i as usize).map(std::mem::take), output: None };
-        self.machine.run(Phase::Online, keys, channels, &mut io)?;
+        channels.begin(Phase::Online, first);
+        for lane in self.machine.lanes() {
+            lane.input = self.inputs.get_mut(lane.inference as usize).map(std::mem::take);
+        }
+        self.machine.run(Phase::Online, channels)?;
         let program = self.party.program;
-        let output = io.output.map(|values| {
+        let output = |values: Vec<u64>| {
             let integers = signed(&program.output, &values);
             Output { value: decode(&program.output, &program.epilogue, &integers), integers }
-        });
+        };
+        let outputs = self.machine.lanes().iter_mut().filter_map(|lane| lane.output.take()).map(output).collect();
         self.seconds[Phase::Online.index()] += start.elapsed().as_secs_f64();
-        Ok(output)
+        Ok(outputs)
     }
 
-    /// An inference from stored material: the client names what it has, the server chooses. Each
+    /// Stores the material of the inferences at work, each by itself.
+    fn store(&mut self, met: &[Option<Met>; 3]) -> Result<(), SessionError> {
+        let Some(store) = &self.store else { return Ok(()) };
+        let other = met.iter().zip(Role::ALL).find(|(m, r)| *r != Role::Dealer && m.is_some());
+        let Some((Some(other), _)) = other else { return Ok(()) };
+        for number in 0..self.machine.lanes().len() {
+            let material = self.machine.take_carried(number)?;
+            let lane = &self.machine.lanes()[number];
+            store.save(&other.secret.material_id(lane.inference), &lane.keys, &material)?;
+        }
+        Ok(())
+    }
+
+    /// A lane of stored material: the client names what it has, the server chooses. Each
     /// takes its piece out of its store before it goes on.
-    fn stored(&mut self, i: u32, channels: &mut Channels) -> Result<Option<Output>, SessionError> {
+    fn stored(&mut self, i: u32, channels: &mut Channels) -> Result<Lane, SessionError> {
         let role = self.party.role;
         let store = self.store.as_ref().ok_or(SessionError::NoStore(role))?;
         let carried = types(self.party, &self.machine.plan().carried);
@@ -341,14 +361,10 @@ impl<'a> Session<'a> {
             channels.send_control(Role::Client, Control::Material, id)?;
             material
         };
-        self.machine.restore(material.carried, i)?;
-        self.machine.settle();
-        ready(role, channels, self.party.options.timeout)?;
-        let keys = Keys { inference: material.keys, ..Keys::default() };
-        self.online(i, &keys, channels)
+        Ok(self.machine.restore(material.carried, i, material.keys)?)
     }
 
-    /// Dealer: waits until client and server have ended `count` inferences. It listens to both, so
+    /// Dealer: waits until client and server have ended `count` batches. It listens to both, so
     /// that it hears from either when the other is gone.
     fn wait_for_ends(&mut self, count: u32, channels: &mut Channels) -> Result<(), SessionError> {
         let patience = self.party.options.timeout * DEALER_PATIENCE;
@@ -356,7 +372,7 @@ impl<'a> Session<'a> {
         while let Some(late) = [Role::Client, Role::Server].into_iter().find(|r| self.ended[r.index()] < count) {
             let before = self.ended;
             for peer in [Role::Client, Role::Server] {
-                let through = self.ended[peer.index()] == self.count;
+                let through = self.ended[peer.index()] == self.count.div_ceil(self.batch);
                 match channels.next_index(peer, glance)? {
                     None => {}
                     Some(index) if through && index == Control::Goodbye as u32 => {}
@@ -399,7 +415,7 @@ impl<'a> Session<'a> {
             shares[peer.index()] = Share::parse(bytes.bytes()).ok_or(SessionError::Farewell(peer))?;
         }
         channels.finish()?;
-        Ok(Stats::merge(self.count, &shares))
+        Ok(Stats::merge(self.count, self.batch, &shares))
     }
 }
 

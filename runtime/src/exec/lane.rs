@@ -1,0 +1,304 @@
+//! The buffers of an inference, and the instructions that work on them alone.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bcc_ir::geometry::ConvShape;
+use bcc_ir::program::{BufferId, Code, Inst, Instruction, Phase, Program, Role, Scope, Type};
+
+use super::{ExecError, Observer, compute, narrow_weights, pair_index};
+use crate::buffer::Buffer;
+use crate::channel::Payload;
+use crate::kernels::{Arranged, Kernels};
+use crate::plan::Plan;
+use crate::prg::{self, Key};
+use crate::weights::WeightSource;
+use crate::wire;
+use crate::words::Words;
+
+/// One inference at work, or the setup.
+#[derive(Default)]
+pub struct Lane {
+    /// Number of the inference, from 0.
+    pub inference: u32,
+    /// Keys of the inference's streams.
+    pub keys: [Option<Key>; 2],
+    /// The client's encoded input, until it is read.
+    pub input: Option<Words>,
+    /// The opened output at the client, modulo its port's modulus.
+    pub output: Option<Vec<u64>>,
+    buffers: Vec<Option<Buffer>>,
+    /// What was received before the input and is read with it: as bytes, which are fewer, until it is read.
+    sealed: Vec<Option<Sealed>>,
+}
+
+/// A part of a message.
+struct Sealed {
+    payload: Arc<Payload>,
+    bytes: Range<usize>,
+    message: u32,
+}
+
+impl Lane {
+    pub(super) fn new(code: &Code, inference: u32, keys: [Option<Key>; 2]) -> Lane {
+        let buffers = code.buffers.iter().map(|_| None).collect();
+        let sealed = code.buffers.iter().map(|_| None).collect();
+        Lane { inference, keys, buffers, sealed, ..Lane::default() }
+    }
+
+    pub(super) fn get(&self, b: BufferId) -> Option<&Buffer> {
+        self.buffers.get(b as usize)?.as_ref()
+    }
+
+    /// Notes where a buffer is, until it is read.
+    pub(super) fn seal(&mut self, b: BufferId, payload: Arc<Payload>, bytes: Range<usize>, message: u32) {
+        if let Some(place) = self.sealed.get_mut(b as usize) {
+            *place = Some(Sealed { payload, bytes, message });
+        }
+    }
+
+    pub(super) fn forget(&mut self, buffers: &[BufferId]) {
+        buffers.iter().for_each(|b| self.buffers[*b as usize] = None);
+    }
+}
+
+/// A convolution that reads a buffer as its weights.
+struct Reader {
+    bits: u8,
+    shape: ConvShape,
+    /// Nobody else reads them behind the setup.
+    alone: bool,
+}
+
+/// What serves all inferences.
+pub(super) struct Fixed<'a> {
+    pub program: &'a Program,
+    pub role: Role,
+    pub plan: Plan,
+    /// Keys of the model's streams.
+    pub keys: [Option<Key>; 2],
+    /// Buffers of the setup.
+    pub shared: Lane,
+    kernels: &'a dyn Kernels,
+    weights: Option<&'a dyn WeightSource>,
+    /// Weights of convolutions as the kernels read them, by buffer.
+    arranged: Vec<Option<Arranged>>,
+    /// By buffer.
+    readers: Vec<Option<Reader>>,
+    narrow: Vec<bool>,
+    observer: Option<Observer>,
+}
+
+impl<'a> Fixed<'a> {
+    pub fn new(
+        program: &'a Program,
+        role: Role,
+        kernels: &'a dyn Kernels,
+        weights: Option<&'a dyn WeightSource>,
+        observer: Option<Observer>,
+    ) -> Self {
+        let code = program.code(role);
+        Fixed {
+            program,
+            role,
+            plan: Plan::new(code),
+            keys: [None, None],
+            shared: Lane::new(code, 0, [None, None]),
+            kernels,
+            weights,
+            arranged: code.buffers.iter().map(|_| None).collect(),
+            readers: readers(code),
+            narrow: narrow_weights(program, role),
+            observer,
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.shared = Lane::default();
+        self.arranged.clear();
+    }
+
+    fn setup(&self) -> &'a [Instruction] {
+        &self.program.code(self.role).phases[Phase::Setup.index()]
+    }
+
+    /// A buffer of the lane or of the setup.
+    pub fn buffer<'b>(&'b self, lane: &'b Lane, b: BufferId) -> Option<&'b Buffer> {
+        lane.get(b).or_else(|| self.shared.get(b))
+    }
+
+    pub fn write(&self, lane: &mut Lane, b: BufferId, buffer: Buffer) {
+        if let Some(observer) = &self.observer {
+            observer(self.role, lane.inference, b, &buffer);
+        }
+        if let Some(place) = lane.buffers.get_mut(b as usize) {
+            *place = Some(buffer);
+        }
+    }
+
+    /// Makes buffers of received bytes, and draws what was not kept.
+    pub fn bring(&self, lane: &mut Lane, buffers: &[BufferId]) -> Result<(), ExecError> {
+        for b in buffers {
+            let (ty, at) = (self.program.code(self.role).buffers[*b as usize], *b as usize);
+            if let Some(part) = lane.sealed.get_mut(at).and_then(Option::take) {
+                let m = &self.program.messages[part.message as usize];
+                let malformed = |source| ExecError::Wire { from: m.from, message: m.name.clone(), source };
+                let bytes = part.payload.bytes().get(part.bytes.clone()).unwrap_or(&[]);
+                let buffer = wire::unpack(ty, bytes).map_err(malformed)?;
+                self.write(lane, *b, buffer);
+            } else if let Some(stream) = self.plan.redraw[at]
+                && lane.get(*b).is_none()
+                && let Some(buffer) = self.draw(lane, stream, ty)
+            {
+                self.write(lane, *b, buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of a stream; `None` without its key.
+    fn draw(&self, lane: &Lane, stream: u32, ty: Type) -> Option<Buffer> {
+        let s = self.program.streams.get(stream as usize)?;
+        let held = match s.scope {
+            Scope::Model => &self.keys,
+            Scope::Inference => &lane.keys,
+        };
+        held[pair_index(s.pair)].as_ref().map(|key| prg::draw(key, stream, ty))
+    }
+
+    /// Runs an instruction that sends and receives nothing.
+    pub fn local(&self, lane: &mut Lane, phase: Phase, index: usize) -> Result<(), ExecError> {
+        let program = self.program;
+        let code = program.code(self.role);
+        let instruction = &code.phases[phase.index()][index];
+        self.bring(lane, &instruction.inputs)?;
+        let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
+        let target = *instruction.outputs.first().ok_or(unverified("no result"))?;
+        let ty = *code.buffers.get(target as usize).ok_or(unverified("unknown buffer"))?;
+        if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
+            let x = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
+            let x = x.ok_or(unverified("an operand is missing"))?;
+            let mut out = Buffer::zeros(ty);
+            self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
+            self.write(lane, target, out);
+            return Ok(());
+        }
+        let buffer = match &instruction.inst {
+            Inst::Draw { stream } => {
+                self.draw(lane, *stream, ty).ok_or(unverified("the stream or its key is not here"))?
+            }
+            Inst::Weight { index } => {
+                let source = self.weights.ok_or(unverified("there are no weights here"))?;
+                let Type::Ring { bits, len } = ty else { return Err(unverified("weights are ring elements")) };
+                let got = source.len(*index as usize);
+                if got != len {
+                    let name = program.weights.get(*index as usize).map_or("unknown", |w| &w.name);
+                    return Err(ExecError::Weight { name: name.into(), got, want: len });
+                }
+                let mut buffer = Buffer::any(ty);
+                source.fill(*index as usize, bits, buffer.words_mut());
+                buffer
+            }
+            Inst::Input => {
+                let input = lane.input.take().ok_or(unverified("there is no input"))?;
+                let buffer = Buffer::Ring { bits: program.input.modulus, values: input };
+                if buffer.ty() != ty {
+                    return Err(unverified("the input has another type"));
+                }
+                buffer
+            }
+            inst => {
+                let mut operands = Vec::with_capacity(instruction.inputs.len());
+                for b in &instruction.inputs {
+                    operands.push(self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?);
+                }
+                compute(self.kernels, inst, &operands, ty).ok_or(unverified("operands do not fit"))?
+            }
+        };
+        self.write(lane, target, buffer);
+        Ok(())
+    }
+
+    /// The arranged weights of a convolution.
+    fn arranged_for(&self, inst: &Inst, inputs: &[BufferId], out: Type) -> Option<&Arranged> {
+        let (Inst::Conv(shape), Type::Ring { bits, .. }, [_, w]) = (inst, out, inputs) else { return None };
+        self.arranged.get(*w as usize)?.as_ref().filter(|a| a.fits(bits, shape))
+    }
+
+    /// Runs setup instructions again, without messages; `received` are the buffers of [`Plan::received`].
+    pub fn replay<E: From<ExecError>>(
+        &mut self,
+        run: &[bool],
+        received: impl Iterator<Item = Result<Buffer, E>>,
+    ) -> Result<(), E> {
+        let mut lane = std::mem::take(&mut self.shared);
+        let mut last = vec![0; self.arranged.len()];
+        for (index, instruction) in self.setup().iter().enumerate().filter(|(i, _)| run[*i]) {
+            instruction.inputs.iter().chain(&instruction.outputs).for_each(|b| last[*b as usize] = index);
+        }
+        let mut received = self.plan.received.clone().into_iter().zip(received);
+        for (index, instruction) in self.setup().iter().enumerate().filter(|(i, _)| run[*i]) {
+            if matches!(instruction.inst, Inst::Receive { .. }) {
+                for (b, buffer) in received.by_ref().take(instruction.outputs.len()) {
+                    self.write(&mut lane, b, buffer?);
+                }
+            } else {
+                self.local(&mut lane, Phase::Setup, index)?;
+            }
+            lane.forget(&self.plan.drops[Phase::Setup.index()][index]);
+            // At once, so that the elements of all weights are not there at a time.
+            for b in instruction.inputs.iter().chain(&instruction.outputs).filter(|b| last[**b as usize] == index) {
+                self.arrange(&mut lane, *b);
+            }
+        }
+        self.shared = lane;
+        Ok(())
+    }
+
+    /// Whether all is there that an inference from stored material needs of the setup.
+    pub fn rebuilt(&self) -> bool {
+        let here = |b: &BufferId| self.shared.get(*b).is_some() || self.arranged[*b as usize].is_some();
+        self.setup().iter().zip(&self.plan.rebuild).all(|(i, run)| !run || i.outputs.iter().all(here))
+    }
+
+    /// Arranges all weights of the setup that are not yet.
+    pub fn settle(&mut self) {
+        let mut lane = std::mem::take(&mut self.shared);
+        (0..self.arranged.len()).for_each(|b| self.arrange(&mut lane, b as BufferId));
+        self.shared = lane;
+    }
+
+    /// Arranges a buffer if it holds weights, and erases what nobody else reads of them.
+    fn arrange(&mut self, lane: &mut Lane, b: BufferId) {
+        let b = b as usize;
+        let (Some(reader), Some(Some(Buffer::Ring { values, .. }))) = (&self.readers[b], lane.buffers.get(b)) else {
+            return;
+        };
+        if self.arranged[b].is_none() {
+            self.arranged[b] = self.kernels.arrange(reader.bits, self.narrow[b], &reader.shape, values);
+        }
+        if reader.alone && self.arranged[b].is_some() {
+            lane.buffers[b] = None;
+        }
+    }
+}
+
+/// The convolutions that read buffers as their weights; of several that read the same, the first.
+fn readers(code: &Code) -> Vec<Option<Reader>> {
+    let later = || code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]);
+    let mut readers: Vec<Option<Reader>> = code.buffers.iter().map(|_| None).collect();
+    for i in later() {
+        let (Inst::Conv(shape), [_, w], [y]) = (&i.inst, &i.inputs[..], &i.outputs[..]) else { continue };
+        let Some(Type::Ring { bits, .. }) = code.buffers.get(*y as usize) else { continue };
+        let same = |r: &Reader| (r.bits, &r.shape) == (*bits, shape);
+        match &mut readers[*w as usize] {
+            Some(reader) => reader.alone &= same(reader),
+            none => *none = Some(Reader { bits: *bits, shape: shape.clone(), alone: true }),
+        }
+    }
+    for i in later() {
+        let others = if matches!(i.inst, Inst::Conv(_)) { &i.inputs[..1] } else { &i.inputs[..] };
+        others.iter().for_each(|b| readers[*b as usize].iter_mut().for_each(|r| r.alone = false));
+    }
+    readers
+}
