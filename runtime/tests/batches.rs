@@ -24,10 +24,13 @@ fn options(batch: u16) -> LocalOptions {
     LocalOptions { party, seeds: Some([[4; 32], [5; 32], [6; 32]]), ..LocalOptions::default() }
 }
 
-/// Payloads of all messages by sender, message and inference, and the run's result.
-fn record(batch: u16, transport: Transport) -> (BTreeMap<(usize, u32, u32), Vec<u8>>, RunOutput) {
+/// Payloads of all messages by sender, message and inference.
+type Payloads = BTreeMap<(usize, u32, u32), Vec<u8>>;
+
+/// All payloads, and the run's result.
+fn record(batch: u16, transport: Transport) -> (Payloads, RunOutput) {
     let (program, weights) = small_network();
-    let log = Arc::new(Mutex::new(BTreeMap::new()));
+    let log = Arc::new(Mutex::new(Payloads::new()));
     let (sink, messages) = (log.clone(), program.messages.clone());
     let recorder: Recorder = Arc::new(move |info, frame| {
         let payload = &frame[Message::HEADER as usize..];

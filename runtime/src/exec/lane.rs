@@ -293,7 +293,7 @@ fn readers(code: &Code) -> Vec<Option<Reader>> {
         let same = |r: &Reader| (r.bits, &r.shape) == (*bits, shape);
         match &mut readers[*w as usize] {
             Some(reader) => reader.alone &= same(reader),
-            none => *none = Some(Reader { bits: *bits, shape: shape.clone(), alone: true }),
+            none => *none = Some(Reader { bits: *bits, shape: *shape, alone: true }),
         }
     }
     for i in later() {
