@@ -62,8 +62,8 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Units per second of so many threads together, run by run. `prepare` makes a call that says how many units it
-/// did; threads start every run together.
+/// Units per second of so many threads together, run by run, from the start of the first. `prepare` makes a call
+/// that says how many units it did.
 fn together<C: FnMut() -> usize>(threads: usize, runs: usize, prepare: impl Fn() -> C + Sync) -> Vec<f64> {
     let ready = Barrier::new(threads);
     let one = || {
@@ -75,20 +75,20 @@ fn together<C: FnMut() -> usize>(threads: usize, runs: usize, prepare: impl Fn()
             while start.elapsed() < RUN {
                 units += call();
             }
-            units as f64 / start.elapsed().as_secs_f64()
+            (units, start, Instant::now())
         };
-        (0..runs).map(run).collect::<Vec<f64>>()
+        (0..runs).map(run).collect::<Vec<(usize, Instant, Instant)>>()
     };
-    thread::scope(|s| {
+    let all: Vec<_> = thread::scope(|s| {
         let running: Vec<_> = (0..threads).map(|_| s.spawn(one)).collect();
-        running.into_iter().map(|t| t.join().expect("a measured call does not panic")).fold(
-            vec![0.0; runs],
-            |mut sums, rates| {
-                sums.iter_mut().zip(rates).for_each(|(s, r)| *s += r);
-                sums
-            },
-        )
-    })
+        running.into_iter().map(|t| t.join().expect("a measured call does not panic")).collect()
+    });
+    let rate = |run: usize| {
+        let parts = || all.iter().map(|thread| thread[run]);
+        let first = parts().map(|(_, start, _)| start).min();
+        parts().map(|(units, start, end)| units as f64 / end.duration_since(first.unwrap_or(start)).as_secs_f64()).sum()
+    };
+    (0..runs).map(rate).collect()
 }
 
 struct Bench {
