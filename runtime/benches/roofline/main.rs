@@ -7,7 +7,6 @@ mod bound;
 mod peak;
 mod rates;
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use bcc_ir::program::file::{PROGRAM_FILE, load_program};
@@ -16,6 +15,7 @@ use bcc_ir::time::Count;
 use bcc_runtime::rates::machine;
 use bound::Needs;
 use clap::Parser;
+use miette::IntoDiagnostic;
 use rates::{Rates, measure};
 
 /// What this machine can do at most, and what a program takes at least at that.
@@ -79,15 +79,16 @@ fn print_needs(needs: &Needs) {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> miette::Result<()> {
     let args = Args::parse();
     // A program that cannot be read is known before the machine is measured.
-    let program = args.out.map(|out| load_program(&out.join(PROGRAM_FILE))).transpose()?.map(|l| l.program);
-    let rates = measure(args.runs.max(1))?;
+    let program =
+        args.out.map(|out| load_program(&out.join(PROGRAM_FILE))).transpose().into_diagnostic()?.map(|l| l.program);
+    let rates = measure(args.runs.max(1)).into_diagnostic()?;
     let needs = program.as_ref().map(|p| bound::needs(p, &rates));
     if args.json {
         let all = serde_json::json!({ "machine": machine(), "rates": rates, "program": needs });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        println!("{}", serde_json::to_string_pretty(&all).into_diagnostic()?);
     } else {
         print_rates(&rates);
         needs.iter().for_each(print_needs);
