@@ -4,7 +4,7 @@
 use crate::program::{Code, Inst, Phase, Type};
 
 /// Bytes of a buffer in memory: whole 64-bit words.
-fn memory(ty: Type) -> u64 {
+pub(super) fn memory(ty: Type) -> u64 {
     match ty {
         Type::Ring { len, .. } => 8 * len as u64,
         Type::Bits { planes, len } => 8 * planes as u64 * len.div_ceil(64) as u64,

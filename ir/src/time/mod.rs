@@ -9,10 +9,13 @@
 //! very units that the compiler counts, and neither knows of the other. Counts follow from
 //! [`Inst`](crate::program::Inst) and buffer types; what a kernel makes of them is in the rates.
 //!
+//! [`counts()`] says what a program takes of a machine whatever its kernels, for a bound on the time.
+//!
 //! A planner that changes one layer needs no walk: [`Rates::unit_seconds`] and
 //! [`Rates::call_seconds`] price work, [`Network::byte_seconds`] bytes and
 //! [`Network::one_way_seconds`] rounds, each linearly.
 
+mod counts;
 mod memory;
 mod network;
 mod predict;
@@ -21,6 +24,7 @@ mod rates;
 mod tests;
 mod work;
 
+pub use counts::{Count, Counts, counts};
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};

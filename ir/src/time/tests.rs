@@ -4,8 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::geometry::{ConvShape, Window};
 use crate::program::traffic::traffic;
-use crate::program::{Code, Inst, Instruction, Layer, Message, Phase, Port, Program, Role, Type};
+use crate::program::{
+    Code, Inst, Instruction, Layer, Message, Phase, Port, Program, Role, Type, WeightEntry, WeightWidth,
+};
 use Role::{Client, Dealer, Server};
 
 /// Builds online code; every instruction belongs to the layer given last.
@@ -210,4 +213,72 @@ fn a_program_that_waits_for_ever_has_no_time() {
     b.program.roles[1].phases[Phase::Online.index()].pop();
     let stuck = predict(&b.program, &rates(0.0), &Network::lan()).unwrap_err();
     assert_eq!(stuck.waiting, vec![(Client, "message 1".to_string())]);
+}
+
+#[test]
+fn counts_by_hand() {
+    let mut b = Builder::new(1);
+    let ring = |bits, len| Type::Ring { bits, len };
+    // 3x3 over 2 channels of 5x6, padded to keep the size, to 8 channels; and one group for each of 2 channels.
+    let window = Window { pad: [1; 4], ..Window::new([3, 3]) };
+    let shape = ConvShape { in_channels: 2, input: [5, 6], out_channels: 8, groups: 1, window };
+    let (x, w, y) = (60, 8 * 2 * 9, 240);
+    let entry = |name: &str, width| WeightEntry { name: name.into(), len: w, width };
+    b.program.weights = vec![entry("narrow", WeightWidth::I16), entry("wide", WeightWidth::I32)];
+    let code = &mut b.program.roles[Server.index()];
+    code.buffers = vec![ring(40, w), ring(40, w), ring(40, x), ring(40, y), ring(40, y)];
+    for index in [0, 1] {
+        let inst = Inst::Weight { index };
+        code.phases[0].push(Instruction { inst, inputs: vec![], outputs: vec![index], layer: 0 });
+    }
+    b.push(Server, Inst::Draw { stream: 0 }, vec![], vec![2]);
+    b.push(Server, Inst::Conv(shape), vec![2, 0], vec![3]);
+    b.push(Server, Inst::Conv(shape), vec![2, 1], vec![4]);
+    b.program.roles[Dealer.index()].buffers = vec![
+        ring(40, x),
+        ring(40, 18),
+        ring(40, x),
+        Type::Bits { planes: 3, len: 65 },
+        Type::Bits { planes: 1, len: 65 },
+    ];
+    b.push(Dealer, Inst::Conv(ConvShape { out_channels: 2, groups: 2, ..shape }), vec![0, 1], vec![2]);
+    b.push(Dealer, Inst::Draw { stream: 1 }, vec![], vec![3]);
+    b.push(Dealer, Inst::Planes { picks: vec![(0, 1)] }, vec![3], vec![4]);
+    let message = b.send(Dealer, Client, 116);
+    b.program.roles[Dealer.index()].phases[2].last_mut().unwrap().inputs = vec![4];
+    b.program.roles[Client.index()].buffers = vec![ring(8, 100)];
+    b.push(Client, Inst::Receive { message }, vec![], vec![0]);
+
+    let counts = counts(&b.program);
+    let (w, y) = (w as u64, y as u64);
+    assert_eq!(counts.of(Server, Phase::Setup), &Count { written_bytes: 2 * 8 * w, ..Count::default() });
+    let macs = w * 30;
+    let server = Count {
+        wide_macs: macs,
+        narrow_macs: macs,
+        digit_products: macs * (6 + 3),
+        drawn_bytes: 5 * 60,
+        sent_bytes: 0,
+        // Weights in one digit and in three.
+        read_bytes: 2 * 480 + 2 * w + 6 * w,
+        written_bytes: 480 + 2 * 8 * y,
+    };
+    assert_eq!(counts.of(Server, Phase::Online), &server);
+    let dealer = Count {
+        wide_macs: 18 * 30,
+        digit_products: 6 * 18 * 30,
+        drawn_bytes: 3 * 2 * 8,
+        sent_bytes: 116,
+        // The convolution, one plane of three, and that again.
+        read_bytes: 480 + 8 * 18 + 16 + 16,
+        written_bytes: 480 + 48 + 16 + 116,
+        ..Count::default()
+    };
+    assert_eq!(counts.of(Dealer, Phase::Online), &dealer);
+    let client = Count { read_bytes: 116, written_bytes: 800, ..Count::default() };
+    assert_eq!(counts.of(Client, Phase::Online), &client);
+    let mut all = client;
+    [server, dealer].iter().for_each(|c| all.add(c));
+    assert_eq!(counts.phase(Phase::Online), all);
+    assert_eq!(counts.phase(Phase::Offline), Count::default());
 }

@@ -167,7 +167,7 @@ fn fit(cases: &[Case], times: &[f64]) -> BTreeMap<Kind, Rate> {
 }
 
 /// Processor and system, as far as they say.
-fn machine() -> String {
+pub fn machine() -> String {
     let processor = std::fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
         let line = text.lines().find(|l| l.starts_with("model name"))?;
         line.split_once(':').map(|(_, name)| name.trim().to_string())

@@ -1,0 +1,97 @@
+//! What this machine can do at most, and what a program takes at least at that.
+//!
+//! `cargo bench -p bcc-runtime --bench roofline -- [--json] [OUT]`, `OUT` a folder with a compiled program.
+#![allow(missing_docs)]
+
+mod bound;
+mod peak;
+mod rates;
+
+use std::path::PathBuf;
+
+use bcc_ir::program::file::{PROGRAM_FILE, load_program};
+use bcc_ir::program::{Phase, Role};
+use bcc_ir::time::Count;
+use bcc_runtime::rates::machine;
+use bound::Needs;
+use clap::Parser;
+use miette::IntoDiagnostic;
+use rates::{Rates, measure};
+
+/// What this machine can do at most, and what a program takes at least at that.
+#[derive(Parser)]
+struct Args {
+    /// Folder with a compiled program; cargo runs benches in the folder of their package.
+    out: Option<PathBuf>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+    /// Runs of which the median counts.
+    #[arg(long, default_value_t = 15)]
+    runs: usize,
+    /// Given by cargo.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn print_rates(rates: &Rates) {
+    println!("{}, {} cores", machine(), rates.cores);
+    println!("{:16} {:>12} {:>12} {:>12}  billion a second", "", "one core", "all cores", "best");
+    for r in &rates.rates {
+        let [one, all, best] = [r.one, r.all, r.best].map(|v| v / 1e9);
+        println!("{:16} {one:12.2} {all:12.2} {best:12.2}  {}", r.name, r.unit);
+    }
+    println!("{:16} {:12.1}  microseconds", "round trip", 1e6 * rates.rtt_seconds);
+}
+
+fn print_needs(needs: &Needs) {
+    type Row = (&'static str, fn(&Count) -> u64);
+    let rows: [Row; 7] = [
+        ("wide macs", |c| c.wide_macs),
+        ("narrow macs", |c| c.narrow_macs),
+        ("digit products", |c| c.digit_products),
+        ("bytes drawn", |c| c.drawn_bytes),
+        ("bytes sent", |c| c.sent_bytes),
+        ("bytes read", |c| c.read_bytes),
+        ("bytes written", |c| c.written_bytes),
+    ];
+    for (phase, b) in Phase::ALL.into_iter().zip(&needs.bounds) {
+        println!("\n{phase:16} {:>10} {:>10} {:>10} {:>10}  million", "client", "server", "dealer", "all");
+        for (name, of) in rows {
+            let parts = Role::ALL.map(|r| of(needs.counts.of(r, phase)) as f64 / 1e6);
+            let [client, server, dealer] = parts;
+            println!("{name:16} {client:10.1} {server:10.1} {dealer:10.1} {:10.1}", parts.iter().sum::<f64>());
+        }
+        println!("{:16} {:>43}", "rounds", needs.rounds[phase.index()]);
+        let seconds = [
+            ("products", b.products),
+            ("randomness", b.randomness),
+            ("links", b.links),
+            ("rounds", b.rounds),
+            ("passes, l2", b.passes_l2),
+            ("passes, memory", b.passes_memory),
+            ("least", b.least),
+            ("  from memory", b.least_from_memory),
+            ("sum", b.sum),
+            ("  from memory", b.sum_from_memory),
+        ];
+        seconds.iter().for_each(|(name, s)| println!("{name:16} {s:43.4}  s"));
+    }
+}
+
+fn main() -> miette::Result<()> {
+    let args = Args::parse();
+    // A program that cannot be read is known before the machine is measured.
+    let program =
+        args.out.map(|out| load_program(&out.join(PROGRAM_FILE))).transpose().into_diagnostic()?.map(|l| l.program);
+    let rates = measure(args.runs.max(1)).into_diagnostic()?;
+    let needs = program.as_ref().map(|p| bound::needs(p, &rates));
+    if args.json {
+        let all = serde_json::json!({ "machine": machine(), "rates": rates, "program": needs });
+        println!("{}", serde_json::to_string_pretty(&all).into_diagnostic()?);
+    } else {
+        print_rates(&rates);
+        needs.iter().for_each(print_needs);
+    }
+    Ok(())
+}
