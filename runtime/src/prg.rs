@@ -1,13 +1,12 @@
 //! Randomness: AES-128 in counter mode, exactly as [`bcc_ir::program::Stream`] documents it.
 
-use aes::Aes128Enc;
-use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use bcc_ir::program::Type;
 use rayon::prelude::*;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::buffer::{Buffer, mask, stride, tail_mask};
 use crate::kernels::bytes;
+use crate::kernels::keystream::Keystream;
 
 /// A 16-byte key that two parties share. Erased when dropped; has no `Debug`.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -29,13 +28,13 @@ const BLOCKS: usize = CHUNK * 8 / 16;
 
 /// Values of stream number `stream` under `key`, of the stream's type.
 pub fn draw(key: &Key, stream: u32, ty: Type) -> Buffer {
-    let cipher = Aes128Enc::new(&Array::from(key.0));
+    let keystream = Keystream::new(&key.0);
     let mut out = Buffer::any(ty);
     match ty {
-        Type::Ring { bits, .. } => fill(&cipher, stream, bits, out.words_mut()),
+        Type::Ring { bits, .. } => fill(&keystream, stream, bits, out.words_mut()),
         Type::Bits { len, .. } => {
             let words = out.words_mut();
-            fill(&cipher, stream, 64, words);
+            fill(&keystream, stream, 64, words);
             if len > 0 {
                 words.chunks_exact_mut(stride(len)).for_each(|plane| plane[stride(len) - 1] &= tail_mask(len));
             }
@@ -44,40 +43,35 @@ pub fn draw(key: &Key, stream: u32, ty: Type) -> Buffer {
     out
 }
 
-fn fill(cipher: &Aes128Enc, stream: u32, bits: u8, out: &mut [u64]) {
+fn fill(keystream: &Keystream, stream: u32, bits: u8, out: &mut [u64]) {
     if out.len() <= TASK {
-        fill_from(cipher, stream, bits, 0, out);
+        fill_from(keystream, stream, bits, 0, out);
     } else {
-        out.par_chunks_mut(TASK).enumerate().for_each(|(i, part)| fill_from(cipher, stream, bits, i * TASK, part));
+        out.par_chunks_mut(TASK).enumerate().for_each(|(i, part)| fill_from(keystream, stream, bits, i * TASK, part));
     }
 }
 
 /// Fills `out` with the elements `first..` of a stream; `first` is a multiple of [`CHUNK`].
-fn fill_from(cipher: &Aes128Enc, stream: u32, bits: u8, first: usize, out: &mut [u64]) {
+fn fill_from(keystream: &Keystream, stream: u32, bits: u8, first: usize, out: &mut [u64]) {
     let width = usize::from(bits.div_ceil(8));
     let mut blocks = [[0u8; 16]; BLOCKS + 1];
     for (i, part) in out.chunks_mut(CHUNK).enumerate() {
         let start = (first + i * CHUNK) * width / 16;
         let used = (part.len() * width).div_ceil(16);
-        for (j, block) in blocks[..used].iter_mut().enumerate() {
-            block[..8].copy_from_slice(&u64::from(stream).to_le_bytes());
-            block[8..].copy_from_slice(&((start + j) as u64).to_le_bytes());
+        keystream.fill(stream.into(), start as u64, &mut blocks[..used]);
+        bytes::widen(width, blocks.as_flattened(), part);
+        if usize::from(bits) != 8 * width {
+            part.iter_mut().for_each(|v| *v &= mask(bits));
         }
-        cipher.encrypt_blocks(Array::cast_slice_from_core_mut(&mut blocks[..used]));
-        elements(blocks.as_flattened(), width, mask(bits), part);
     }
     blocks.zeroize();
 }
 
-fn elements(bytes: &[u8], width: usize, mask: u64, out: &mut [u64]) {
-    bytes::widen(width, bytes, out);
-    if mask != u64::MAX >> (64 - 8 * width) {
-        out.iter_mut().for_each(|v| *v &= mask);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use aes::Aes128Enc;
+    use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+
     use super::*;
 
     fn keystream(key: [u8; 16], stream: u64, bytes: usize) -> Vec<u8> {

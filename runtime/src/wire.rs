@@ -2,10 +2,14 @@
 //! bits padded to whole bytes.
 
 use bcc_ir::program::Type;
+use rayon::prelude::*;
 use thiserror::Error;
 
 use crate::buffer::{Buffer, mask, stride, tail_mask};
 use crate::kernels::bytes;
+
+/// Elements that one task of the thread pool converts.
+const PART: usize = 1 << 15;
 
 /// Bytes that are no buffer of the expected type.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -33,7 +37,12 @@ pub fn pack(buffer: &Buffer, out: &mut Vec<u8>) {
             let width = usize::from(bits.div_ceil(8));
             let start = out.len();
             out.resize(start + values.len() * width, 0);
-            bytes::narrow(width, values, &mut out[start..]);
+            if values.len() < 2 * PART {
+                bytes::narrow(width, values, &mut out[start..]);
+            } else {
+                let places = out[start..].par_chunks_mut(PART * width);
+                places.zip(values.par_chunks(PART)).for_each(|(out, values)| bytes::narrow(width, values, out));
+            }
         }
         Buffer::Bits { len, words, .. } => {
             if *len == 0 {
@@ -58,7 +67,13 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
     let excess = match ty {
         Type::Ring { bits, .. } => {
             let width = usize::from(bits.div_ceil(8));
-            seen |= bytes::widen(width, bytes, buffer.words_mut());
+            let out = buffer.words_mut();
+            seen |= if out.len() < 2 * PART {
+                bytes::widen(width, bytes, out)
+            } else {
+                let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(PART * width));
+                places.map(|(out, bytes)| bytes::widen(width, bytes, out)).reduce(|| 0, |a, b| a | b)
+            };
             seen & !mask(bits)
         }
         Type::Bits { len, .. } => {
@@ -86,6 +101,7 @@ mod tests {
     fn roundtrip_of_every_width() {
         let mut types: Vec<Type> =
             (1..=64).flat_map(|bits| [1, 2, 3, 4, 7, 8, 9, 64].map(|len| Type::Ring { bits, len })).collect();
+        types.extend([20, 32, 40].map(|bits| Type::Ring { bits, len: 3 * PART + 5 }));
         types.extend([1, 7, 8, 9, 63, 64, 65, 200].map(|len| Type::Bits { planes: 3, len }));
         for (i, ty) in types.into_iter().enumerate() {
             let buffer = draw(&Key::new([3; 16]), i as u32, ty);

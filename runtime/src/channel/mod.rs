@@ -93,6 +93,11 @@ pub trait Link: Send {
     /// The next frame's header, left where it is; `None` if it has not arrived within `timeout`.
     fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError>;
 
+    /// Whether something has come that was not read, as far as that can be told without waiting.
+    fn arrived(&mut self) -> bool {
+        true
+    }
+
     /// Waits for the next frame's header.
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError>;
 
@@ -384,6 +389,11 @@ impl Channels {
             }
         }
         Err(self.fault(peer, what, error))
+    }
+
+    /// Whether waiting for the peer would have an end at once, as far as that can be told.
+    pub fn arrived(&mut self, peer: Role) -> bool {
+        self.links[peer.index()].as_mut().is_none_or(|link| link.arrived())
     }
 
     /// Waits for message `index` of the program, of `lanes` inferences in lockstep. Its length is compared with

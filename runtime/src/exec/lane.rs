@@ -136,6 +136,13 @@ impl<'a> Fixed<'a> {
         }
     }
 
+    /// Whether a buffer is still to be [brought](Self::bring), and can be.
+    pub fn pending(&self, lane: &Lane, b: BufferId) -> bool {
+        let at = b as usize;
+        let received = lane.sealed.get(at).is_some_and(Option::is_some);
+        received || self.plan.redraw[at].is_some() && lane.get(b).is_none()
+    }
+
     /// Makes buffers of received bytes, and draws what was not kept.
     pub fn bring(&self, lane: &mut Lane, buffers: &[BufferId]) -> Result<(), ExecError> {
         for b in buffers {

@@ -141,6 +141,7 @@ impl<'a> Machine<'a> {
     pub fn run(&mut self, phase: Phase, channels: &mut Channels) -> Result<(), ExecError> {
         let Machine { fixed, lanes } = self;
         let program = fixed.program;
+        let mut ahead = 0;
         for (index, instruction) in program.code(fixed.role).phases[phase.index()].iter().enumerate() {
             let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index, reason };
             let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
@@ -159,6 +160,9 @@ impl<'a> Machine<'a> {
                 }
                 Inst::Receive { message: number } => {
                     let m = message(*number)?;
+                    // The masks of what follows can be made until it comes.
+                    ahead = ahead.max(index + 1);
+                    while !channels.arrived(m.from) && fixed.bring_next(lanes, phase, index, &mut ahead)? {}
                     let payload = Arc::new(channels.receive(*number, m, lanes.len())?);
                     let mut start = 0;
                     for lane in lanes.iter_mut() {
@@ -232,6 +236,32 @@ impl<'a> Machine<'a> {
         let taken = carried.iter().filter_map(|b| fixed.buffer(lane, *b)).map(packed).collect();
         lane.forget(carried);
         Ok(taken)
+    }
+}
+
+/// How many messages ahead masks are made: they take memory until they are used.
+const AHEAD: usize = 3;
+
+impl Fixed<'_> {
+    /// Brings one buffer that the phase reads behind instruction `index`; `ahead`, an instruction, is where to
+    /// look, and moves on. Whether there was one.
+    fn bring_next(&self, lanes: &mut [Lane], phase: Phase, index: usize, ahead: &mut usize) -> Result<bool, ExecError> {
+        if phase != Phase::Online {
+            return Ok(false);
+        }
+        let code = &self.program.code(self.role).phases[phase.index()];
+        let mut messages = code[index + 1..*ahead].iter().filter(|i| matches!(i.inst, Inst::Receive { .. })).count();
+        while let Some(instruction) = code.get(*ahead)
+            && messages < AHEAD
+        {
+            if let Some(b) = instruction.inputs.iter().find(|b| lanes.iter().any(|lane| self.pending(lane, **b))) {
+                each(lanes, |lane| self.bring(lane, &[*b]))?;
+                return Ok(true);
+            }
+            messages += usize::from(matches!(instruction.inst, Inst::Receive { .. }));
+            *ahead += 1;
+        }
+        Ok(false)
     }
 }
 

@@ -15,6 +15,7 @@ mod bits;
 pub(crate) mod blocks;
 pub(crate) mod bytes;
 mod conv;
+pub(crate) mod keystream;
 pub(crate) mod plain;
 mod scratch;
 #[cfg(test)]

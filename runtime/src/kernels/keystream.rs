@@ -1,0 +1,158 @@
+//! Keystream: AES-128 of a stream's number and a counter, sixteen blocks at a time where the processor encrypts
+//! two in an instruction.
+#![allow(unsafe_code)]
+
+use aes::Aes128Enc;
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use zeroize::{Zeroize, Zeroizing};
+
+/// A block of keystream.
+pub type Block = [u8; 16];
+
+/// An expanded key.
+pub enum Keystream {
+    /// By the `aes` crate, with what it finds.
+    Plain(Box<Aes128Enc>),
+    /// Eleven round keys.
+    #[cfg(target_arch = "x86_64")]
+    Vaes(Zeroizing<[Block; 11]>),
+}
+
+impl Keystream {
+    /// The best that the processor has.
+    pub fn new(key: &Block) -> Keystream {
+        #[cfg(target_arch = "x86_64")]
+        if x86::available() {
+            // SAFETY: the instructions were just found.
+            return Keystream::Vaes(Zeroizing::new(unsafe { x86::expand(key) }));
+        }
+        Keystream::plain(key)
+    }
+
+    fn plain(key: &Block) -> Keystream {
+        Keystream::Plain(Box::new(Aes128Enc::new(&Array::from(*key))))
+    }
+
+    /// Blocks `first..` of a stream: AES of the stream's number and the block's, each 8 bytes, little-endian.
+    pub fn fill(&self, stream: u64, first: u64, out: &mut [Block]) {
+        match self {
+            Keystream::Plain(cipher) => {
+                for (block, counter) in out.iter_mut().zip(first..) {
+                    block[..8].copy_from_slice(&stream.to_le_bytes());
+                    block[8..].copy_from_slice(&counter.to_le_bytes());
+                }
+                cipher.encrypt_blocks(Array::cast_slice_from_core_mut(out));
+            }
+            #[cfg(target_arch = "x86_64")]
+            Keystream::Vaes(keys) => {
+                // SAFETY: such a key is made only where the instructions are.
+                let (whole, rest) = out.as_chunks_mut();
+                unsafe { x86::fill(keys, stream, first, whole) };
+                if !rest.is_empty() {
+                    let mut last = [[[0; 16]; x86::BLOCKS]; 1];
+                    // SAFETY: as above.
+                    unsafe { x86::fill(keys, stream, first + (whole.len() * x86::BLOCKS) as u64, &mut last) };
+                    rest.copy_from_slice(&last[0][..rest.len()]);
+                    last.as_flattened_mut().as_flattened_mut().zeroize();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m128i, __m256i, _mm_aeskeygenassist_si128, _mm_loadu_si128, _mm_shuffle_epi32, _mm_slli_si128,
+        _mm_storeu_si128, _mm_xor_si128, _mm256_add_epi64, _mm256_aesenc_epi128, _mm256_aesenclast_epi128,
+        _mm256_broadcastsi128_si256, _mm256_set_epi64x, _mm256_storeu_si256, _mm256_xor_si256,
+    };
+
+    use super::Block;
+
+    /// Blocks that are encrypted side by side: enough to hide the latency of an instruction.
+    pub const BLOCKS: usize = 16;
+    const PAIRS: usize = BLOCKS / 2;
+
+    pub fn available() -> bool {
+        is_x86_feature_detected!("vaes") && is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx2")
+    }
+
+    /// The round keys of FIPS 197, section 5.2.
+    #[target_feature(enable = "aes,avx2")]
+    pub fn expand(key: &Block) -> [Block; 11] {
+        let mut keys = [[0; 16]; 11];
+        keys[0] = *key;
+        #[inline]
+        #[target_feature(enable = "aes,avx2")]
+        fn next<const RCON: i32>(keys: &mut [Block; 11], round: usize) {
+            // SAFETY: 16 bytes.
+            let last: __m128i = unsafe { _mm_loadu_si128(keys[round - 1].as_ptr().cast()) };
+            let word = _mm_shuffle_epi32::<0xff>(_mm_aeskeygenassist_si128::<RCON>(last));
+            let mut sum = last;
+            sum = _mm_xor_si128(sum, _mm_slli_si128::<4>(sum));
+            sum = _mm_xor_si128(sum, _mm_slli_si128::<8>(sum));
+            // SAFETY: 16 bytes.
+            unsafe { _mm_storeu_si128(keys[round].as_mut_ptr().cast(), _mm_xor_si128(sum, word)) };
+        }
+        next::<0x01>(&mut keys, 1);
+        next::<0x02>(&mut keys, 2);
+        next::<0x04>(&mut keys, 3);
+        next::<0x08>(&mut keys, 4);
+        next::<0x10>(&mut keys, 5);
+        next::<0x20>(&mut keys, 6);
+        next::<0x40>(&mut keys, 7);
+        next::<0x80>(&mut keys, 8);
+        next::<0x1b>(&mut keys, 9);
+        next::<0x36>(&mut keys, 10);
+        keys
+    }
+
+    /// Keystream from block `first` on.
+    #[target_feature(enable = "aes,avx2,vaes")]
+    pub fn fill(keys: &[Block; 11], stream: u64, first: u64, out: &mut [[Block; BLOCKS]]) {
+        // SAFETY: 16 bytes each.
+        let keys: [__m256i; 11] = std::array::from_fn(|i| unsafe {
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(keys[i].as_ptr().cast()))
+        });
+        let [stream, first] = [stream as i64, first as i64];
+        let mut at = _mm256_set_epi64x(first.wrapping_add(1), stream, first, stream);
+        let two = _mm256_set_epi64x(2, 0, 2, 0);
+        for blocks in out {
+            let mut v = [at; PAIRS];
+            for pair in &mut v {
+                *pair = _mm256_xor_si256(at, keys[0]);
+                at = _mm256_add_epi64(at, two);
+            }
+            for key in &keys[1..10] {
+                for pair in &mut v {
+                    *pair = _mm256_aesenc_epi128(*pair, *key);
+                }
+            }
+            for (pair, place) in v.iter().zip(blocks.as_chunks_mut::<2>().0) {
+                // SAFETY: 32 bytes.
+                unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), _mm256_aesenclast_epi128(*pair, keys[10])) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fast_keystream_is_the_plain_one() {
+        for seed in 0..20u8 {
+            let key: Block = std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(seed.wrapping_mul(101)));
+            for (stream, first) in [(0, 0), (7, 13), (u64::from(u32::MAX), u64::from(u32::MAX) - 3), (3, u64::MAX - 40)] {
+                for count in [0, 1, 2, 15, 16, 17, 33, 40] {
+                    let (mut fast, mut plain) = (vec![[1; 16]; count], vec![[2; 16]; count]);
+                    Keystream::new(&key).fill(stream, first, &mut fast);
+                    Keystream::plain(&key).fill(stream, first, &mut plain);
+                    assert_eq!(fast, plain, "{count} blocks from {first}");
+                }
+            }
+        }
+    }
+}
