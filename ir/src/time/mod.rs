@@ -13,6 +13,7 @@
 //! [`Rates::call_seconds`] price work, [`Network::byte_seconds`] bytes and
 //! [`Network::one_way_seconds`] rounds, each linearly.
 
+mod builtin;
 mod memory;
 mod network;
 mod predict;
@@ -21,6 +22,7 @@ mod rates;
 mod tests;
 mod work;
 
+pub use builtin::default_rates;
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
