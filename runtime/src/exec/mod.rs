@@ -1,6 +1,7 @@
 //! The interpreter of one role.
 
 mod compute;
+mod meter;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 pub use compute::compute;
+pub use meter::Meter;
 
 use crate::buffer::Buffer;
 use crate::channel::{ChannelError, Channels, Payload, new_frame};
@@ -95,6 +97,7 @@ pub struct Machine<'a> {
     /// Weights of convolutions as the kernels read them, by buffer.
     arranged: Vec<Option<Arranged>>,
     observer: Option<Observer>,
+    meter: Meter,
 }
 
 /// A part of a message.
@@ -137,7 +140,8 @@ impl<'a> Machine<'a> {
         let buffers = code.buffers.iter().map(|_| None).collect();
         let arranged = code.buffers.iter().map(|_| None).collect();
         let sealed = code.buffers.iter().map(|_| None).collect();
-        Machine { program, role, kernels, weights, plan: Plan::new(code), buffers, sealed, arranged, observer }
+        let (plan, meter) = (Plan::new(code), Meter::new(program));
+        Machine { program, role, kernels, weights, plan, buffers, sealed, arranged, observer, meter }
     }
 
     /// Lifetimes of its buffers.
@@ -145,9 +149,15 @@ impl<'a> Machine<'a> {
         &self.plan
     }
 
+    /// Where its time went in the phases run.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Runs a phase.
     pub fn run(&mut self, phase: Phase, keys: &Keys, channels: &mut Channels, io: &mut Io) -> Result<(), ExecError> {
         let program = self.program;
+        self.meter.start(channels.waited());
         for (index, instruction) in program.code(self.role).phases[phase.index()].iter().enumerate() {
             self.unseal(&instruction.inputs, channels.inference())?;
             let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
@@ -181,6 +191,7 @@ impl<'a> Machine<'a> {
                 _ => self.local(phase, index, keys, io, channels.inference())?,
             }
             self.drop_dead(phase, index);
+            self.meter.count(phase, instruction.layer, channels.waited());
         }
         Ok(())
     }

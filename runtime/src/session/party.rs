@@ -240,11 +240,13 @@ impl<'a> Session<'a> {
                 self.wait_for_ends(self.count, channels)?;
             }
         }
-        match self.farewell(channels) {
-            Ok(stats) => Ok(PartyOutput { outputs, stats, unfinished: None }),
+        let farewell = self.farewell(channels);
+        let meter = self.machine.meter().clone();
+        match farewell {
+            Ok(stats) => Ok(PartyOutput { outputs, stats, meter, unfinished: None }),
             Err(e) if !outputs.is_empty() => {
                 let stats = Stats::merge(self.count, &self.own_share(channels));
-                Ok(PartyOutput { outputs, stats, unfinished: Some(e) })
+                Ok(PartyOutput { outputs, stats, meter, unfinished: Some(e) })
             }
             Err(e) => Err(e),
         }
