@@ -127,10 +127,14 @@ impl TcpLink {
         Ok(TcpLink { stream, queue: Some(queue), written, alive: state, line: None, hurry })
     }
 
-    /// Imposes a network on what is sent from here on; each end shapes its own direction.
-    pub fn shaped(mut self, shape: Option<Shape>) -> TcpLink {
-        self.line = shape.map(Line::new);
-        self
+    /// Imposes a network on what is sent from here on; each end shapes its own direction. A peer that is kept from
+    /// reading by a slow link to somebody else may be so for longer than its patience: writing waits for it.
+    pub fn shaped(mut self, shape: Option<Shape>) -> std::io::Result<TcpLink> {
+        if let Some(shape) = shape {
+            self.stream.set_write_timeout(None)?;
+            self.line = Some(Line::new(shape));
+        }
+        Ok(self)
     }
 
     /// Fills `into`; `timeout` limits the wait for the next bytes, and, with [`SLOWEST`], for all.
@@ -214,7 +218,8 @@ impl Link for TcpLink {
 
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError> {
         self.queue = None;
-        let held = self.line.as_ref().map_or(Duration::ZERO, |line| line.held(Instant::now()));
+        let line = self.line.as_ref().filter(|_| !self.hurry.load(Ordering::Relaxed));
+        let held = line.map_or(Duration::ZERO, |line| line.held(Instant::now()));
         match self.written.recv_timeout(timeout.saturating_add(held)) {
             Ok(Ok(())) => {}
             Ok(Err(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {

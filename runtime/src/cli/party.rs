@@ -19,8 +19,8 @@ pub fn dial(peer: Role, address: &str, options: &Options) -> Endpoint<'static> {
     let (address, timeout, shape) = (address.to_string(), options.timeout, options.shape);
     let open = move || -> Result<Box<dyn Link>, SessionError> {
         let what = format!("the {peer} at {address}");
-        let link = connect(&address, timeout).map_err(|source| SessionError::Connect { what, source })?;
-        Ok(Box::new(link.shaped(shape)))
+        let link = connect(&address, timeout).and_then(|link| link.shaped(shape));
+        Ok(Box::new(link.map_err(|source| SessionError::Connect { what, source })?))
     };
     Endpoint { peer: Some(peer), open: Box::new(open) }
 }
@@ -121,9 +121,9 @@ fn session(party: Party<'_>, listener: &TcpListener, serve: &Serve, dealer: Opti
     let answer = |what: &'static str, wait| Endpoint {
         peer: None,
         open: Box::new(move || {
-            let link = accept(listener, wait, timeout);
+            let link = accept(listener, wait, timeout).and_then(|link| link.shaped(shape));
             let link = link.map_err(|source| SessionError::Accept { me, what: what.into(), source })?;
-            Ok(Box::new(link.shaped(shape)) as Box<dyn Link>)
+            Ok(Box::new(link) as Box<dyn Link>)
         }),
     };
     let mut endpoints = Vec::new();

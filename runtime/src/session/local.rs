@@ -72,12 +72,13 @@ fn openers(
                 let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?.to_string();
                 let dial = move || -> Result<Box<dyn Link>, SessionError> {
-                    let link = connect(&address, timeout);
+                    let link = connect(&address, timeout).and_then(|link| link.shaped(shape));
                     let what = format!("the {to} at {address}");
-                    Ok(Box::new(link.map_err(|source| SessionError::Connect { what, source })?.shaped(shape)))
+                    Ok(Box::new(link.map_err(|source| SessionError::Connect { what, source })?))
                 };
                 let answer = move || -> Result<Box<dyn Link>, SessionError> {
-                    Ok(Box::new(accept(&listener, Some(timeout), timeout).map_err(failed)?.shaped(shape)))
+                    let link = accept(&listener, Some(timeout), timeout).and_then(|link| link.shaped(shape));
+                    Ok(Box::new(link.map_err(failed)?))
                 };
                 (Box::new(dial), Box::new(answer))
             }
