@@ -74,7 +74,7 @@ fn json_has_the_documented_names() {
         assert_eq!(names(&p["predicted"]), ["ratio", "seconds"]);
         assert!(p["predicted"]["seconds"].as_f64().unwrap() > 0.0);
         assert_eq!(names(&p["busy"]), PARTIES);
-        assert!(spread(&p["busy"]["server"]) <= spread(&p["seconds"]) || phase == "offline");
+        assert!(spread(&p["seconds"]) > 0.0 && PARTIES.iter().any(|r| spread(&p["busy"][r]) > 0.0));
         assert_eq!((&p["measured"], names(&p["measured"])), (&p["program"], vec!["bytes", "rounds"]));
         assert_eq!(p["measured"]["rounds"], own.rounds[i]);
         for (role, bytes) in ["client", "server", "dealer"].into_iter().zip(own.bytes[i]) {
