@@ -14,7 +14,6 @@ pub mod passes;
 pub mod plan;
 pub mod planner;
 pub mod predicted;
-pub mod rates;
 pub mod reference;
 pub mod report;
 pub mod twin;

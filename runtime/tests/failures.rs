@@ -207,13 +207,13 @@ fn a_party_that_never_comes_is_named() {
     dealer.fails(&["client or server"], "no server");
 }
 
-/// A process that hangs (here: is stopped) is given up by the others.
+/// A process that hangs (here: is stopped) is given up by the others, on a slow network too.
 #[cfg(unix)]
 #[test]
 fn a_frozen_party_ends_the_others() {
     let dir = model(20_000);
-    for victim in Role::ALL {
-        let parties = session(dir.path(), &["--timeout", "1"]);
+    let freeze = |victim: Role, network: &str| {
+        let parties = session(dir.path(), &["--timeout", "1", "--network", network]);
         // Time enough to greet on a busy machine.
         thread::sleep(Duration::from_millis(800));
         parties[victim.index()].freeze();
@@ -222,9 +222,15 @@ fn a_frozen_party_ends_the_others() {
         for (role, party) in Role::ALL.into_iter().zip(parties) {
             if role == victim { frozen = Some(party) } else { others.push((role, party)) }
         }
-        end_all(others, victim, &format!("{victim} frozen"));
+        end_all(others, victim, &format!("{victim} frozen, {network}"));
         drop(frozen);
-    }
+    };
+    let freeze = &freeze;
+    thread::scope(|scope| {
+        for network in ["loopback", "wan"] {
+            scope.spawn(move || Role::ALL.into_iter().for_each(|victim| freeze(victim, network)));
+        }
+    });
 }
 
 #[cfg(target_os = "linux")]

@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bcc_ir::program::{Phase, Program, Role};
-use bcc_runtime::channel::{Fate, FrameInfo, Hooks, Link, Tamper, memory_pair};
+use bcc_ir::program::traffic::traffic;
+use bcc_ir::program::{Message, Phase, Program, Role};
+use bcc_ir::time::Network;
+use bcc_runtime::channel::{Fate, FrameInfo, Hooks, Link, Shape, Tamper, memory_pair};
 use bcc_runtime::kernels;
 use bcc_runtime::session::{
     Endpoint, Job, LocalOptions, Options, Party, PartyOutput, RunOutput, SessionError, Transport, run_local,
     run_local_all, run_party,
 };
+use bcc_runtime::stats::{PhaseStats, Stats};
 use bcc_runtime::weights::WeightSource;
 use common::{integers, small_network, tensor};
 
@@ -60,6 +63,45 @@ fn same_seeds_same_bytes() {
             assert!(*want == seen, "{transport:?}, {}", kernels.name());
         }
     }
+}
+
+/// A slow network changes times alone. Every round of a phase takes at least half a round trip, and what a party sends
+/// to another its time on the link.
+#[test]
+fn a_shaped_network_costs_time_alone() {
+    let (program, _) = small_network();
+    let mut seen = Vec::new();
+    for shape in [None, Some(Shape::new(&slow()).unwrap())] {
+        let (log, hooks) = recorder();
+        let party = Options { hooks, shape, timeout: Duration::from_secs(5), ..Options::default() };
+        let seeds = Some([[1; 32], [2; 32], [3; 32]]);
+        let out = run(1, &LocalOptions { party, transport: Transport::Tcp, seeds, ..LocalOptions::default() }).unwrap();
+        let integers = out.outputs.iter().map(|o| o.integers.clone()).collect::<Vec<_>>();
+        seen.push((transcript(&log), integers, out.stats));
+    }
+    assert!(seen[0].0 == seen[1].0 && seen[0].1 == seen[1].1);
+    let slow = slow();
+    let traffic = traffic(&program).unwrap().total;
+    for (phase, p) in Phase::ALL.into_iter().zip(phases(&seen[1].2)) {
+        let before = phases(&seen[0].2)[phase.index()];
+        assert_eq!((p.bytes, p.rounds), (before.bytes, before.rounds));
+        let link = |from: Role, to: Role| {
+            let on = |m: &&Message| (m.phase, m.from, m.to) == (phase, from, to);
+            program.messages.iter().filter(on).map(|m| m.wire_bytes() as f64 * slow.byte_seconds()).sum::<f64>()
+        };
+        // Only what client and server exchange counts surely: the dealer may have worked before the phase began.
+        let busiest = link(Role::Client, Role::Server).max(link(Role::Server, Role::Client));
+        let rounds = if phase == Phase::Online { traffic.rounds[phase.index()] as f64 } else { 1.0 };
+        assert!(p.seconds >= (rounds * slow.one_way_seconds()).max(busiest), "{phase}: {} s", p.seconds);
+    }
+}
+
+fn slow() -> Network {
+    Network { name: "slow".into(), bytes_per_second: 1e5, rtt_seconds: 0.02, shared_cores: None }
+}
+
+fn phases(stats: &Stats) -> [&PhaseStats; 3] {
+    [&stats.phases.setup, &stats.phases.offline, &stats.phases.online]
 }
 
 #[test]

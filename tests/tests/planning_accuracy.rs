@@ -10,8 +10,7 @@ use bcc_compiler::planner::budget::Budget;
 use bcc_compiler::planner::menu::Menu;
 use bcc_compiler::planner::pins::Pins;
 use bcc_compiler::planner::{Method, Planner, Settings, Unseen};
-use bcc_compiler::rates::default_rates;
-use bcc_ir::time::Network;
+use bcc_ir::time::{Network, default_rates};
 use bcc_tests::nets::{models_dir, options, trained};
 
 #[test]

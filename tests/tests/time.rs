@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use bcc_compiler::passes::BlockChoice;
-use bcc_compiler::rates::default_rates;
 use bcc_ir::program::file::save;
 use bcc_ir::program::traffic::traffic;
 use bcc_ir::program::{Phase, Program, Role};
-use bcc_ir::time::{Network, Prediction, Rate, Rates, Seconds, phase_work, predict};
+use bcc_ir::time::{Network, Prediction, Rate, Rates, Seconds, default_rates, phase_work, predict};
 use bcc_tests::nets::{built, compiled, options, random_images, tiny_compiled};
 use serde_json::Value;
 

@@ -15,6 +15,7 @@
 //! [`Rates::call_seconds`] price work, [`Network::byte_seconds`] bytes and
 //! [`Network::one_way_seconds`] rounds, each linearly.
 
+mod builtin;
 mod counts;
 mod memory;
 mod network;
@@ -24,6 +25,7 @@ mod rates;
 mod tests;
 mod work;
 
+pub use builtin::default_rates;
 pub use counts::{Count, Counts, counts};
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict};

@@ -2,6 +2,7 @@
 
 pub mod frame;
 mod memory;
+mod shape;
 mod spare;
 mod tcp;
 
@@ -15,6 +16,7 @@ use crate::words::Words;
 
 pub use frame::{Control, Header, new_frame};
 pub use memory::{MemoryLink, memory_pair};
+pub use shape::{Shape, ShapeError};
 pub use tcp::{TcpLink, accept, connect};
 
 /// What a link reports; [`ChannelError`] adds who and what.
@@ -277,6 +279,7 @@ pub struct Channels {
     depth: u32,
     sent: u64,
     traffic: [PhaseTraffic; 3],
+    waited: Duration,
 }
 
 impl Channels {
@@ -294,6 +297,7 @@ impl Channels {
             depth: 0,
             sent: 0,
             traffic: [PhaseTraffic::default(); 3],
+            waited: Duration::ZERO,
         }
     }
 
@@ -310,6 +314,11 @@ impl Channels {
     /// Traffic by phase, over all inferences so far.
     pub fn traffic(&self) -> [PhaseTraffic; 3] {
         self.traffic
+    }
+
+    /// Time spent on waiting for frames and on taking them from the system.
+    pub fn waited(&self) -> Duration {
+        self.waited
     }
 
     /// The inference at work, from 0.
@@ -423,9 +432,11 @@ impl Channels {
     /// The header of the peer's next frame that is no sign of life. A peer that computes renews the wait. One
     /// that waits itself does not, but says for whom, so that whoever gives up first names the party that hangs.
     fn header(&mut self, peer: Role, waiting: &str) -> Result<Header, ChannelError> {
+        let start = Instant::now();
         self.show_waiting(Some(peer));
         let header = self.next_header(peer, waiting);
         self.show_waiting(None);
+        self.waited += start.elapsed();
         let header = header?;
         if header.index == Control::Abort as u32 {
             let len = header.len.min(frame::ABORT_LIMIT as u64) as usize;
@@ -464,8 +475,9 @@ impl Channels {
     }
 
     fn payload(&mut self, peer: Role, len: usize, waiting: &str) -> Result<Payload, ChannelError> {
-        let timeout = self.timeout;
+        let (start, timeout) = (Instant::now(), self.timeout);
         let payload = self.link(peer, waiting)?.payload(len, timeout);
+        self.waited += start.elapsed();
         payload.map_err(|e| self.fault(peer, waiting.into(), e))
     }
 

@@ -3,12 +3,13 @@
 //! Every link has a thread that writes: [`Link::send`] only puts a frame into its queue, so a
 //! party always gets to its next receive and two parties that send each other more than the
 //! system's buffers hold do not wait for each other in a circle. The queue is unbounded; what
-//! bounds it is that the dealer waits for earlier inferences to end.
+//! bounds it is that the dealer waits for earlier inferences to end. Where a slow network is imposed, that thread
+//! holds frames back ([`Shape`]).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,22 +17,27 @@ use std::time::{Duration, Instant};
 use bcc_ir::program::Role;
 
 use super::frame::alive;
-use super::{Header, Link, LinkError, Payload, spare};
+use super::shape::{Flight, Line, Shape};
+use super::{Control, Header, Link, LinkError, Payload, spare};
 
 /// How often a link that is kept alive shows it, where nothing else is sent.
-const BEAT: Duration = Duration::from_millis(200);
+pub(super) const BEAT: Duration = Duration::from_millis(200);
 /// Before the handshake is over.
 const SILENT: u32 = u32::MAX;
 /// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
-const SLOWEST: u64 = 1024;
+pub(super) const SLOWEST: u64 = 1024;
 
 /// A TCP connection to a peer.
 pub struct TcpLink {
     stream: TcpStream,
-    queue: Option<Sender<Vec<u8>>>,
+    queue: Option<Sender<(Option<Flight>, Vec<u8>)>>,
     written: Receiver<Result<(), std::io::Error>>,
     /// The `depth` of the frames that show this party alive; none are sent while it is [`SILENT`].
     alive: Arc<AtomicU32>,
+    /// Of a shaped link.
+    line: Option<Line>,
+    /// Nothing is held back any more.
+    hurry: Arc<AtomicBool>,
 }
 
 /// Connects, trying again until `timeout` has passed: the other party may start later.
@@ -87,22 +93,29 @@ impl TcpLink {
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(timeout))?;
         let mut writer = stream.try_clone()?;
-        let (queue, frames) = channel::<Vec<u8>>();
+        let (queue, frames) = channel::<(Option<Flight>, Vec<u8>)>();
         let (done, written) = channel();
         let state = Arc::new(AtomicU32::new(SILENT));
         let beats = state.clone();
+        let hurry = Arc::new(AtomicBool::new(false));
+        let hurried = hurry.clone();
         thread::Builder::new().name("bcr-writer".into()).spawn(move || {
+            let beat = |writer: &mut TcpStream, holds: bool| match beats.load(Ordering::Relaxed) {
+                SILENT => Ok(()),
+                // Whoever has a frame on its way keeps nobody waiting.
+                depth => writer.write_all(&Header { depth: if holds { 0 } else { depth }, ..alive(None) }.bytes()),
+            };
             let mut write = || {
                 loop {
                     match frames.recv_timeout(BEAT) {
-                        Ok(frame) => {
-                            writer.write_all(&frame)?;
+                        Ok((flight, frame)) => {
+                            match flight {
+                                None => writer.write_all(&frame)?,
+                                Some(f) => f.write(&frame, &mut writer, &hurried, |writer| beat(writer, true))?,
+                            }
                             spare::give(frame);
                         }
-                        Err(RecvTimeoutError::Timeout) => match beats.load(Ordering::Relaxed) {
-                            SILENT => {}
-                            depth => writer.write_all(&Header { depth, ..alive(None) }.bytes())?,
-                        },
+                        Err(RecvTimeoutError::Timeout) => beat(&mut writer, false)?,
                         Err(RecvTimeoutError::Disconnected) => return writer.shutdown(Shutdown::Write),
                     }
                 }
@@ -111,7 +124,17 @@ impl TcpLink {
             // Nobody listens any more if the link was dropped.
             let _ = done.send(result);
         })?;
-        Ok(TcpLink { stream, queue: Some(queue), written, alive: state })
+        Ok(TcpLink { stream, queue: Some(queue), written, alive: state, line: None, hurry })
+    }
+
+    /// Imposes a network on what is sent from here on; each end shapes its own direction. A peer that is kept from
+    /// reading by a slow link to somebody else may be so for longer than its patience: writing waits for it.
+    pub fn shaped(mut self, shape: Option<Shape>) -> std::io::Result<TcpLink> {
+        if let Some(shape) = shape {
+            self.stream.set_write_timeout(None)?;
+            self.line = Some(Line::new(shape));
+        }
+        Ok(self)
     }
 
     /// Fills `into`; `timeout` limits the wait for the next bytes, and, with [`SLOWEST`], for all.
@@ -145,7 +168,13 @@ impl TcpLink {
 
 impl Link for TcpLink {
     fn send(&mut self, frame: Vec<u8>) -> Result<(), LinkError> {
-        self.queue.as_ref().ok_or(LinkError::Closed)?.send(frame).map_err(|_| LinkError::Closed)
+        let flight = self.line.as_mut().map(|line| line.take(Instant::now(), frame.len()));
+        let header = frame.first_chunk().copied().map(Header::parse);
+        if header.is_some_and(|h| h.index == Control::Abort as u32) {
+            // What is before the sender's last word is not needed, only that one.
+            self.hurry.store(true, Ordering::Relaxed);
+        }
+        self.queue.as_ref().ok_or(LinkError::Closed)?.send((flight, frame)).map_err(|_| LinkError::Closed)
     }
 
     fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError> {
@@ -195,7 +224,9 @@ impl Link for TcpLink {
 
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError> {
         self.queue = None;
-        match self.written.recv_timeout(timeout) {
+        let line = self.line.as_ref().filter(|_| !self.hurry.load(Ordering::Relaxed));
+        let held = line.map_or(Duration::ZERO, |line| line.held(Instant::now()));
+        match self.written.recv_timeout(timeout.saturating_add(held)) {
             Ok(Ok(())) => {}
             Ok(Err(e)) if matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 return Err(LinkError::Closed);
@@ -224,6 +255,7 @@ impl Link for TcpLink {
 impl Drop for TcpLink {
     fn drop(&mut self) {
         self.queue = None;
+        self.hurry.store(true, Ordering::Relaxed);
         // Ends a write that a silent peer blocks.
         let _ = self.stream.shutdown(Shutdown::Both);
     }

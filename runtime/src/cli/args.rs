@@ -20,6 +20,8 @@ pub struct Cli {
 pub enum Command {
     /// Run all three parties on this machine.
     Run(Run),
+    /// Measure a compiled program: seconds, rounds, bytes, memory, and which layers take the time.
+    Bench(Bench),
     /// Make offline material ahead.
     Prepare(Prepare),
     /// Be the client: send an input, get the output.
@@ -46,6 +48,10 @@ pub struct Common {
     /// Threads for computing; all cores by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Impose a network on what this party, or each of all three, sends: loopback (nothing imposed), lan, wan, or a
+    /// file.
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
 }
 
 /// Input and output.
@@ -85,11 +91,41 @@ pub struct Run {
     #[command(flatten)]
     pub data: Data,
     /// Three threads in this process instead of three processes on loopback TCP.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "network")]
     pub in_memory: bool,
     /// Use offline material made by bcr prepare.
     #[arg(long, value_name = "DIR")]
     pub material: Option<PathBuf>,
+    /// Directory for the profile of each process, for the process that started this one.
+    #[arg(long, hide = true, conflicts_with = "in_memory")]
+    pub profile: Option<PathBuf>,
+}
+
+/// `bcr bench`.
+#[derive(Args)]
+pub struct Bench {
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+    /// Input, as for bcr run; the first one is used. Without it, pseudo-random numbers, always the same ones, over
+    /// the range that the network was compiled for.
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// How pixels of image files become the network's input, in RON.
+    #[arg(long, value_name = "FILE", requires = "input")]
+    pub preprocess: Option<PathBuf>,
+    /// Sessions of one inference, behind a first one that makes the setup.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: u32,
+    /// Print the N layers that take most time.
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    pub layers: usize,
+    /// Rates that bcr rates measured, for predictions; those of one machine that this version knows if not given.
+    #[arg(long, value_name = "FILE")]
+    pub rates: Option<PathBuf>,
+    /// Print all as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `bcr prepare`.
@@ -147,6 +183,9 @@ pub struct Serve {
     /// Print the address on standard output, for the process that started this one.
     #[arg(long, hide = true)]
     pub announce: bool,
+    /// File for the profile of each session, for the process that started this one.
+    #[arg(long, hide = true)]
+    pub profile: Option<PathBuf>,
 }
 
 /// `bcr server`.

@@ -1,8 +1,10 @@
 //! The commands.
 
 pub mod args;
+mod bench;
 mod data;
 mod party;
+mod profile;
 mod rates;
 mod run;
 
@@ -13,14 +15,17 @@ use std::time::Duration;
 
 use args::{Cli, Command, Common};
 use bcc_ir::program::file::{Loaded, PROGRAM_FILE, WEIGHTS_FILE, Weights, load_program};
+use bcc_ir::time::{Network, Rates, default_rates};
+use bcc_runtime::channel::Shape;
 use bcc_runtime::session::{Options, SessionError};
 use indicatif::{ProgressBar, ProgressStyle};
-use miette::{IntoDiagnostic, Result, miette};
+use miette::{IntoDiagnostic, Result, WrapErr, miette};
 
 /// Runs a command.
 pub fn main(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(a) => run::run(a),
+        Command::Bench(a) => bench::bench(&a),
         Command::Prepare(a) => match (&a.server, &a.dealer) {
             (Some(server), Some(dealer)) => party::prepare(&a, server, dealer),
             _ => run::prepare(&a),
@@ -55,7 +60,16 @@ fn options(common: &Common) -> Result<Options> {
     if let Some(n) = common.threads {
         rayon::ThreadPoolBuilder::new().num_threads(n).build_global().into_diagnostic()?;
     }
-    Ok(Options { timeout: seconds(common.timeout)?, state: common.state.clone(), ..Options::default() })
+    let (_, shape) = network(common, &default_rates())?;
+    Ok(Options { timeout: seconds(common.timeout)?, state: common.state.clone(), shape, ..Options::default() })
+}
+
+/// The network asked for, and what is imposed for it. This machine's own one is there already.
+fn network(common: &Common, rates: &Rates) -> Result<(Network, Option<Shape>)> {
+    let name = common.network.as_deref().unwrap_or("loopback");
+    let network = Network::named(name, rates).into_diagnostic().wrap_err("--network")?;
+    let shape = (name != "loopback").then(|| Shape::new(&network)).transpose();
+    Ok((network, shape.into_diagnostic().wrap_err("--network")?))
 }
 
 /// A bar of inferences, on a terminal only.
@@ -71,9 +85,11 @@ fn progress(count: usize, options: &mut Options) -> ProgressBar {
     bar
 }
 
-/// The links protect nobody yet: say so.
+/// The links protect nobody yet.
+const WARNING: &str = "bcr: links are neither authenticated nor encrypted; use them only where you trust the network";
+
 fn warn() {
-    eprintln!("bcr: links are neither authenticated nor encrypted; use them only where you trust the network");
+    eprintln!("{WARNING}");
 }
 
 fn report(error: SessionError) -> miette::Report {

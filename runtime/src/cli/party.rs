@@ -11,15 +11,16 @@ use bcc_runtime::weights::WeightSource;
 use miette::{IntoDiagnostic, Result, WrapErr};
 
 use super::args::{Client, Common, Dealer, Prepare, Serve, Server};
+use super::profile::Profile;
 use super::{data, options, program, progress, report, seconds, warn, weights};
 
 /// An endpoint that connects.
 pub fn dial(peer: Role, address: &str, options: &Options) -> Endpoint<'static> {
-    let (address, timeout) = (address.to_string(), options.timeout);
+    let (address, timeout, shape) = (address.to_string(), options.timeout, options.shape);
     let open = move || -> Result<Box<dyn Link>, SessionError> {
         let what = format!("the {peer} at {address}");
-        let link = connect(&address, timeout).map_err(|source| SessionError::Connect { what, source })?;
-        Ok(Box::new(link))
+        let link = connect(&address, timeout).and_then(|link| link.shaped(shape));
+        Ok(Box::new(link.map_err(|source| SessionError::Connect { what, source })?))
     };
     Endpoint { peer: Some(peer), open: Box::new(open) }
 }
@@ -38,7 +39,7 @@ pub fn client(a: Client) -> Result<()> {
     let job = Job::Infer { inputs, stored: a.material.is_some() };
     let result = run_party(party, job, endpoints);
     bar.finish_and_clear();
-    let PartyOutput { outputs, stats, unfinished } = result.map_err(report)?;
+    let PartyOutput { outputs, stats, unfinished, .. } = result.map_err(report)?;
     data::report(&a.data, &outputs, &stats, unfinished.map(report))
 }
 
@@ -115,12 +116,12 @@ fn serve(party: Party<'_>, serve: &Serve, dealer: Option<&str>) -> Result<()> {
 }
 
 fn session(party: Party<'_>, listener: &TcpListener, serve: &Serve, dealer: Option<&str>) -> Result<()> {
-    let (me, timeout) = (party.role, party.options.timeout);
+    let (me, timeout, shape) = (party.role, party.options.timeout, party.options.shape);
     let first = serve.wait.map(seconds).transpose()?;
     let answer = |what: &'static str, wait| Endpoint {
         peer: None,
         open: Box::new(move || {
-            let link = accept(listener, wait, timeout);
+            let link = accept(listener, wait, timeout).and_then(|link| link.shaped(shape));
             let link = link.map_err(|source| SessionError::Accept { me, what: what.into(), source })?;
             Ok(Box::new(link) as Box<dyn Link>)
         }),
@@ -133,6 +134,6 @@ fn session(party: Party<'_>, listener: &TcpListener, serve: &Serve, dealer: Opti
         endpoints.push(answer("client or server", first));
         endpoints.push(answer("both client and server", Some(timeout)));
     }
-    run_party(party, Job::Serve, endpoints).map_err(report)?;
-    Ok(())
+    let done = run_party(party, Job::Serve, endpoints).map_err(report)?;
+    serve.profile.as_ref().map_or(Ok(()), |path| Profile::new(&done.meter).save(path))
 }

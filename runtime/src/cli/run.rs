@@ -17,6 +17,7 @@ use bcc_runtime::stats::Stats;
 use miette::{IntoDiagnostic, Report, Result, WrapErr, miette};
 
 use super::args::{Common, Prepare, Run};
+use super::profile::Profile;
 use super::{data, options, party, program, progress, report, warn, weights};
 
 /// `bcr run`.
@@ -39,7 +40,7 @@ pub fn run(a: Run) -> Result<()> {
         }
         warn();
         let job = Job::Infer { inputs, stored: a.material.is_some() };
-        processes(&a.common, &loaded, options, job)
+        processes(&a.common, &loaded, options, job, a.profile.as_deref())
     };
     bar.finish_and_clear();
     let Finished { outputs, stats, trouble } = result?;
@@ -52,7 +53,7 @@ pub fn prepare(a: &Prepare) -> Result<()> {
     let mut options = Options { material: Some(a.material.clone()), ..options(&a.common)? };
     warn();
     let bar = progress(a.count as usize, &mut options);
-    let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count });
+    let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count }, None);
     bar.finish_and_clear();
     let Finished { stats, trouble, .. } = result?;
     trouble.map_or_else(|| data::say(&data::describe(&stats)), Err)
@@ -76,6 +77,9 @@ impl Process {
             if let Some(value) = value {
                 command.arg(name).arg(value);
             }
+        }
+        if let Some(network) = &common.network {
+            command.args(["--network", network]);
         }
         if let Some(n) = common.threads {
             command.args(["--threads", &n.to_string()]);
@@ -142,17 +146,21 @@ struct Finished {
     trouble: Option<Report>,
 }
 
-fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job) -> Result<Finished> {
+/// The client in this process, the others in processes of their own. `profile` is a directory for what each did.
+fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job, profile: Option<&Path>) -> Result<Finished> {
+    let profile = |role: Role| profile.map(|directory| Profile::path(directory, role));
     let sub = |d: &Option<PathBuf>, role: Role| d.as_ref().map(|d| d.join(role.to_string()));
     let mut processes = Vec::new();
     let stored = matches!(job, Job::Infer { stored: true, .. });
     if !stored {
-        let state = sub(&options.state, Role::Dealer);
-        processes.push(Process::start(Role::Dealer, common, &[("--state", state.as_deref())], None)?);
+        let (state, profile) = (sub(&options.state, Role::Dealer), profile(Role::Dealer));
+        let more = [("--state", state.as_deref()), ("--profile", profile.as_deref())];
+        processes.push(Process::start(Role::Dealer, common, &more, None)?);
     }
     let dealer = processes.first().map(|p| p.address.clone());
     let (state, material) = (sub(&options.state, Role::Server), sub(&options.material, Role::Server));
-    let more = [("--state", state.as_deref()), ("--material", material.as_deref())];
+    let saved = profile(Role::Server);
+    let more = [("--state", state.as_deref()), ("--material", material.as_deref()), ("--profile", saved.as_deref())];
     processes.push(Process::start(Role::Server, common, &more, dealer.as_deref())?);
     let options =
         Options { state: sub(&options.state, Role::Client), material: sub(&options.material, Role::Client), ..options };
@@ -165,7 +173,8 @@ fn processes(common: &Common, loaded: &Loaded, options: Options, job: Job) -> Re
     let mut end = |p: &mut Process| (p.role, p.end(deadline.saturating_duration_since(Instant::now())));
     let ends: Vec<_> = processes.iter_mut().map(&mut end).collect();
     match result {
-        Ok(PartyOutput { outputs, stats, unfinished }) => {
+        Ok(PartyOutput { outputs, stats, meter, unfinished }) => {
+            profile(Role::Client).map_or(Ok(()), |path| Profile::new(&meter).save(&path))?;
             let failed = ends.iter().find(|(_, (s, _))| !s.is_some_and(|s| s.success()));
             let failed = failed.map(|(role, (_, text))| miette!("the {role} failed at the end:\n{}", text.trim_end()));
             let trouble = unfinished.map(|e| explain(e, ends)).or(failed);

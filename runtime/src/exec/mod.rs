@@ -5,6 +5,7 @@
 
 mod compute;
 mod lane;
+mod meter;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 
 pub use compute::compute;
 pub use lane::Lane;
+pub use meter::Meter;
 
 use crate::buffer::Buffer;
 use crate::channel::{ChannelError, Channels, new_frame};
@@ -83,6 +85,7 @@ pub type Observer = Arc<dyn Fn(Role, u32, BufferId, &Buffer) + Send + Sync>;
 pub struct Machine<'a> {
     fixed: Fixed<'a>,
     lanes: Vec<Lane>,
+    meter: Meter,
 }
 
 impl Drop for Machine<'_> {
@@ -105,12 +108,18 @@ impl<'a> Machine<'a> {
         weights: Option<&'a dyn WeightSource>,
         observer: Option<Observer>,
     ) -> Self {
-        Machine { fixed: Fixed::new(program, role, kernels, weights, observer), lanes: Vec::new() }
+        let fixed = Fixed::new(program, role, kernels, weights, observer);
+        Machine { fixed, lanes: Vec::new(), meter: Meter::new(program) }
     }
 
     /// Lifetimes of its buffers.
     pub fn plan(&self) -> &Plan {
         &self.fixed.plan
+    }
+
+    /// Where its time went in the phases run.
+    pub fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     /// Runs the setup with the keys of the model's streams, by [`pair_index`].
@@ -139,9 +148,10 @@ impl<'a> Machine<'a> {
 
     /// Runs a phase of the inferences at work.
     pub fn run(&mut self, phase: Phase, channels: &mut Channels) -> Result<(), ExecError> {
-        let Machine { fixed, lanes } = self;
+        let Machine { fixed, lanes, meter } = self;
         let program = fixed.program;
         let mut ahead = 0;
+        meter.start(channels.waited());
         for (index, instruction) in program.code(fixed.role).phases[phase.index()].iter().enumerate() {
             let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index, reason };
             let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
@@ -186,6 +196,7 @@ impl<'a> Machine<'a> {
                 _ => each(lanes, |lane| fixed.local(lane, phase, index))?,
             }
             lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.drops[phase.index()][index]));
+            meter.count(phase, instruction.layer, channels.waited());
         }
         Ok(())
     }
@@ -229,7 +240,7 @@ impl<'a> Machine<'a> {
 
     /// Takes the buffers that the online phase needs out of a lane, as bytes on the wire.
     pub fn take_carried(&mut self, lane: usize) -> Result<Vec<Stored>, ExecError> {
-        let Machine { fixed, lanes } = self;
+        let Machine { fixed, lanes, .. } = self;
         let Some(lane) = lanes.get_mut(lane) else { return Ok(Vec::new()) };
         let carried = &fixed.plan.carried;
         fixed.bring(lane, carried)?;

@@ -112,9 +112,8 @@ mod x86 {
     #[target_feature(enable = "aes,avx2,vaes")]
     pub fn fill(keys: &[Block; 11], stream: u64, first: u64, out: &mut [[Block; BLOCKS]]) {
         // SAFETY: 16 bytes each.
-        let keys: [__m256i; 11] = std::array::from_fn(|i| unsafe {
-            _mm256_broadcastsi128_si256(_mm_loadu_si128(keys[i].as_ptr().cast()))
-        });
+        let keys: [__m256i; 11] =
+            std::array::from_fn(|i| unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(keys[i].as_ptr().cast())) });
         let [stream, first] = [stream as i64, first as i64];
         let mut at = _mm256_set_epi64x(first.wrapping_add(1), stream, first, stream);
         let two = _mm256_set_epi64x(2, 0, 2, 0);
@@ -145,7 +144,8 @@ mod tests {
     fn fast_keystream_is_the_plain_one() {
         for seed in 0..20u8 {
             let key: Block = std::array::from_fn(|i| (i as u8).wrapping_mul(37).wrapping_add(seed.wrapping_mul(101)));
-            for (stream, first) in [(0, 0), (7, 13), (u64::from(u32::MAX), u64::from(u32::MAX) - 3), (3, u64::MAX - 40)] {
+            for (stream, first) in [(0, 0), (7, 13), (u64::from(u32::MAX), u64::from(u32::MAX) - 3), (3, u64::MAX - 40)]
+            {
                 for count in [0, 1, 2, 15, 16, 17, 33, 40] {
                     let (mut fast, mut plain) = (vec![[1; 16]; count], vec![[2; 16]; count]);
                     Keystream::new(&key).fill(stream, first, &mut fast);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bcc_ir::program::{Program, Role};
 
 use super::{Endpoint, Job, Options, Output, Party, PartyOutput, SessionError, run_party};
-use crate::channel::{Link, accept, connect, memory_pair};
+use crate::channel::{Link, Shape, accept, connect, memory_pair};
+use crate::exec::Meter;
 use crate::keys::Secrets;
 use crate::port::{Tensor, encode};
 use crate::stats::Stats;
@@ -53,7 +54,11 @@ type Opener = Box<dyn FnOnce() -> Result<Box<dyn Link>, SessionError> + Send>;
 
 /// Ends of the links client-server, client-dealer, server-dealer, each from the side that opens it
 /// and the side that answers.
-fn openers(transport: Transport, timeout: Duration) -> Result<[(Opener, Opener); 3], SessionError> {
+fn openers(
+    transport: Transport,
+    timeout: Duration,
+    shape: Option<Shape>,
+) -> Result<[(Opener, Opener); 3], SessionError> {
     let pairs = [(Role::Client, Role::Server), (Role::Client, Role::Dealer), (Role::Server, Role::Dealer)];
     let mut out = Vec::new();
     for (from, to) in pairs {
@@ -67,12 +72,13 @@ fn openers(transport: Transport, timeout: Duration) -> Result<[(Opener, Opener);
                 let listener = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?.to_string();
                 let dial = move || -> Result<Box<dyn Link>, SessionError> {
-                    let link = connect(&address, timeout);
+                    let link = connect(&address, timeout).and_then(|link| link.shaped(shape));
                     let what = format!("the {to} at {address}");
                     Ok(Box::new(link.map_err(|source| SessionError::Connect { what, source })?))
                 };
                 let answer = move || -> Result<Box<dyn Link>, SessionError> {
-                    Ok(Box::new(accept(&listener, Some(timeout), timeout).map_err(failed)?))
+                    let link = accept(&listener, Some(timeout), timeout).and_then(|link| link.shaped(shape));
+                    Ok(Box::new(link.map_err(failed)?))
                 };
                 (Box::new(dial), Box::new(answer))
             }
@@ -123,7 +129,7 @@ pub fn run_local_all(
         // Before anybody waits for a client that gives up.
         encode(&program.input, x).map_err(|source| SessionError::Input { number, source })?;
     }
-    let [cs, cd, sd] = openers(options.transport, options.party.timeout)?;
+    let [cs, cd, sd] = openers(options.transport, options.party.timeout, options.party.shape)?;
     let out = |peer, open| Endpoint { peer: Some(peer), open };
     let inn = |open| Endpoint { peer: None, open };
     let client = vec![out(Role::Server, cs.0), out(Role::Dealer, cd.0)];
@@ -167,7 +173,12 @@ pub fn run_local_all(
                 let job = job(role);
                 scope.spawn(move || {
                     if role == Role::Dealer && options.stored {
-                        return Ok(PartyOutput { outputs: Vec::new(), stats: Stats::default(), unfinished: None });
+                        return Ok(PartyOutput {
+                            outputs: Vec::new(),
+                            stats: Stats::default(),
+                            meter: Meter::default(),
+                            unfinished: None,
+                        });
                     }
                     run_party(party, job, endpoints)
                 })

@@ -20,8 +20,8 @@ pub use error::SessionError;
 pub use local::{LocalOptions, RunOutput, Transport, run_local, run_local_all};
 pub use party::run_party;
 
-use crate::channel::{Hooks, Link};
-use crate::exec::Observer;
+use crate::channel::{Hooks, Link, Shape};
+use crate::exec::{Meter, Observer};
 use crate::kernels::{self, Kernels};
 use crate::keys::Secrets;
 use crate::port::Tensor;
@@ -44,6 +44,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Directory of stored offline material.
     pub material: Option<PathBuf>,
+    /// A network that TCP links made with these options impose on what this party sends.
+    pub shape: Option<Shape>,
     /// Test hooks on messages.
     pub hooks: Hooks,
     /// Test hook on buffers.
@@ -63,6 +65,7 @@ impl Default for Options {
             run_ahead: 2,
             state: None,
             material: None,
+            shape: None,
             hooks: Hooks::default(),
             observer: None,
             progress: None,
@@ -128,6 +131,8 @@ pub struct PartyOutput {
     pub outputs: Vec<Output>,
     /// Of all parties that took part.
     pub stats: Stats,
+    /// Where this party's time went.
+    pub meter: Meter,
     /// Why the farewell failed, if it did after the outputs were there: they hold, but the counters
     /// of others are missing.
     pub unfinished: Option<SessionError>,

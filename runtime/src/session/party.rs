@@ -242,11 +242,13 @@ impl<'a> Session<'a> {
         if role == Role::Dealer {
             self.wait_for_ends(self.count.div_ceil(self.batch), channels)?;
         }
-        match self.farewell(channels) {
-            Ok(stats) => Ok(PartyOutput { outputs, stats, unfinished: None }),
+        let farewell = self.farewell(channels);
+        let meter = self.machine.meter().clone();
+        match farewell {
+            Ok(stats) => Ok(PartyOutput { outputs, stats, meter, unfinished: None }),
             Err(e) if !outputs.is_empty() => {
                 let stats = Stats::merge(self.count, self.batch, &self.own_share(channels));
-                Ok(PartyOutput { outputs, stats, unfinished: Some(e) })
+                Ok(PartyOutput { outputs, stats, meter, unfinished: Some(e) })
             }
             Err(e) => Err(e),
         }

@@ -1,6 +1,6 @@
-//! Rates that `bcc` knows by itself, of one machine.
+//! Rates that `bcc` and `bcr` know by themselves, of one machine.
 
-use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
+use super::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron` on two cores of a shared
