@@ -180,7 +180,7 @@ pub fn step(graph: &Graph, id: NodeId, operands: &[&[i64]]) -> Result<Vec<i64>, 
             out
         }
         Op::Transpose { perm } => transpose(&shape, perm, x),
-        Op::Reshape { .. } | Op::Reduce { .. } | Op::Remask | Op::Refresh => x.to_vec(),
+        Op::Reshape { .. } | Op::Remask | Op::Refresh => x.to_vec(),
         Op::Input | Op::Affine { .. } | Op::AvgPool { .. } | Op::MaxPool { .. } | Op::Identity => {
             return Err(unquantized());
         }

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::prg::Key;
 use crate::vault::{Reader, VaultError, Writer, make_directory};
 
-const MAGIC: &[u8; 8] = b"BCCSETP1";
+const MAGIC: &[u8; 8] = b"BCCSETP2";
 
 /// What a stored setup belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

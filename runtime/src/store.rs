@@ -180,7 +180,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
         let ty = Type::Ring { bits: 20, len: 3 };
-        let carried = [(ty, Zeroizing::new(vec![1, 0, 0, 2, 0, 0, 3, 0, 0]))];
+        let carried = [(ty, Zeroizing::new(vec![1, 0, 0x20, 0, 0, 3, 0, 0]))];
         let id = [7; 16];
         store.save(&id, &[Some(Key::new([9; 16])), None], &carried).unwrap();
         assert_eq!(store.list().unwrap(), [id]);

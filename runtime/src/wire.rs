@@ -1,14 +1,14 @@
-//! Buffers as bytes: ring elements in the whole bytes of their modulus, little-endian; planes of
-//! bits padded to whole bytes.
+//! Buffers as bytes: ring elements in the bits of their modulus, lowest first, one behind the other, the last
+//! byte padded with zeros; planes of bits, each padded to whole bytes.
 
 use bcc_ir::program::Type;
 use rayon::prelude::*;
 use thiserror::Error;
 
-use crate::buffer::{Buffer, mask, stride, tail_mask};
-use crate::kernels::bytes;
+use crate::buffer::{Buffer, stride, tail_mask};
+use crate::kernels::packed::{self, packed_len};
 
-/// Elements that one task of the thread pool converts.
+/// Elements that one task of the thread pool converts: whole groups of them.
 const PART: usize = 1 << 15;
 
 /// Bytes that are no buffer of the expected type.
@@ -22,8 +22,8 @@ pub enum WireError {
         /// Bytes there are.
         got: usize,
     },
-    /// A value does not fit its modulus, or a bit past the end of a plane is set.
-    #[error("bits above the modulus or past the end of a plane are set in a part of type {ty}")]
+    /// A bit behind the elements or past the end of a plane is set.
+    #[error("bits past the end are set in a part of type {ty}")]
     Excess {
         /// The expected type.
         ty: Type,
@@ -34,14 +34,14 @@ pub enum WireError {
 pub fn pack(buffer: &Buffer, out: &mut Vec<u8>) {
     match buffer {
         Buffer::Ring { bits, values } => {
-            let width = usize::from(bits.div_ceil(8));
             let start = out.len();
-            out.resize(start + values.len() * width, 0);
+            out.resize(start + packed_len(*bits, values.len()), 0);
+            let place = &mut out[start..];
             if values.len() < 2 * PART {
-                bytes::narrow(width, values, &mut out[start..]);
+                packed::pack(*bits, values, place);
             } else {
-                let places = out[start..].par_chunks_mut(PART * width);
-                places.zip(values.par_chunks(PART)).for_each(|(out, values)| bytes::narrow(width, values, out));
+                let places = place.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
+                places.for_each(|(out, values)| packed::pack(*bits, values, out));
             }
         }
         Buffer::Bits { len, words, .. } => {
@@ -63,20 +63,18 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
         return Err(WireError::Length { ty, got: bytes.len() });
     }
     let mut buffer = Buffer::any(ty);
-    let mut seen = 0;
-    let excess = match ty {
+    let clean = match ty {
         Type::Ring { bits, .. } => {
-            let width = usize::from(bits.div_ceil(8));
             let out = buffer.words_mut();
-            seen |= if out.len() < 2 * PART {
-                bytes::widen(width, bytes, out)
+            if out.len() < 2 * PART {
+                packed::unpack(bits, bytes, out)
             } else {
-                let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(PART * width));
-                places.map(|(out, bytes)| bytes::widen(width, bytes, out)).reduce(|| 0, |a, b| a | b)
-            };
-            seen & !mask(bits)
+                let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(packed_len(bits, PART)));
+                places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
+            }
         }
         Type::Bits { len, .. } => {
+            let mut seen = 0;
             let planes = buffer.words_mut().chunks_exact_mut(stride(len).max(1));
             for (plane, row) in planes.zip(bytes.chunks_exact(len.div_ceil(8).max(1))) {
                 for (w, b) in plane.iter_mut().zip(row.chunks(8)) {
@@ -86,10 +84,10 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
                 }
                 seen |= plane[plane.len() - 1];
             }
-            seen & !tail_mask(len)
+            seen & !tail_mask(len) == 0
         }
     };
-    if excess == 0 { Ok(buffer) } else { Err(WireError::Excess { ty }) }
+    if clean { Ok(buffer) } else { Err(WireError::Excess { ty }) }
 }
 
 #[cfg(test)]
@@ -115,9 +113,10 @@ mod tests {
 
     #[test]
     fn refuses_excess_bits_and_lengths() {
-        let ty = Type::Ring { bits: 20, len: 2 };
-        assert_eq!(unpack(ty, &[0; 5]).err(), Some(WireError::Length { ty, got: 5 }));
-        assert_eq!(unpack(ty, &[0, 0, 0x0f, 0, 0, 0x10]).err(), Some(WireError::Excess { ty }));
+        let ty = Type::Ring { bits: 20, len: 3 };
+        assert_eq!(unpack(ty, &[0; 7]).err(), Some(WireError::Length { ty, got: 7 }));
+        assert_eq!(unpack(ty, &[0, 0, 0, 0, 0, 0, 0, 0x10]).err(), Some(WireError::Excess { ty }));
+        assert!(unpack(ty, &[1, 0, 0x20, 0, 0, 3, 0, 0x0f]).is_ok_and(|b| b.words() == [1, 2, 0xf0003]));
         let ty = Type::Bits { planes: 2, len: 3 };
         assert_eq!(unpack(ty, &[7, 8]).err(), Some(WireError::Excess { ty }));
         assert!(unpack(ty, &[7, 5]).is_ok());

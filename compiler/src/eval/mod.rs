@@ -10,7 +10,7 @@ mod table;
 use std::sync::{Arc, mpsc};
 
 use bcc_ir::graph::Graph;
-use bcc_ir::program::Program;
+use bcc_ir::program::{Port, Program};
 use bcc_runtime::images::LabelMap;
 use bcc_runtime::port::{InputError, Tensor, encode};
 use bcc_runtime::session::{LocalOptions, Options, Output, SessionError, run_local};
@@ -106,6 +106,19 @@ pub struct Secure {
     /// Share of the images, or pixels, that get the class that the float network with the plan gives them.
     pub agreement: f64,
     /// Difference of the outputs from those of the float network with the plan.
+    pub error: OutputError,
+    /// What the rounding of the input alone does in floats.
+    pub rounding: Rounding,
+}
+
+/// The float network with the plan on the input as the client encodes it, against the same on the input itself. To the
+/// parties the two are one input, so where this is large the network itself does not say what its output is: blocks
+/// whose sums are near zero are decided by rounding.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Rounding {
+    /// Share of the images, or pixels, that keep their class.
+    pub agreement: f64,
+    /// Difference of the outputs.
     pub error: OutputError,
 }
 
@@ -292,19 +305,23 @@ impl<'a> Run<'a> {
         }
         progress.stage("three parties", inputs.len() as u64);
         let planned = Executor::try_new(&self.reference.planned)?;
-        let mut total = Comparison::default();
+        let (mut total, mut rounded) = (Comparison::default(), Comparison::default());
         let per_session = (SESSION_VALUES / (self.planes.classes * self.planes.positions).max(1)).max(1);
         for chunk in inputs.chunks(per_session) {
             let tensors: Vec<Tensor> = chunk.iter().map(|(_, t)| t.clone()).collect();
             let outputs = session(self.program, weights, &tensors, progress)?;
-            let one = |((i, _), output): (&(usize, Tensor), &Output)| {
-                let port = &self.program.output;
-                let unit = port.gain / f64::from(port.frac).exp2();
-                let secure: Vec<f64> = output.integers.iter().map(|v| *v as f64 * unit).collect();
-                self.compare(*i, &secure, &wide(&planned.run(&self.data.images[*i])))
+            let one = |((i, x), output): (&(usize, Tensor), &Output)| {
+                let secure: Vec<f64> = output.integers.iter().map(|v| *v as f64 * unit(&self.program.output)).collect();
+                let float = wide(&planned.run(&self.data.images[*i]));
+                let step = unit(port);
+                let x: Vec<f32> = x.data.iter().map(|x| ((x / step).round_ties_even() * step) as f32).collect();
+                (self.compare(*i, &secure, &float), self.compare(*i, &wide(&planned.run(&x)), &float))
             };
             let all: Vec<_> = chunk.par_iter().zip(&outputs).map(one).collect();
-            total = all.into_iter().fold(total, Comparison::merge);
+            for (of_secure, of_rounded) in all {
+                total = total.merge(of_secure);
+                rounded = rounded.merge(of_rounded);
+            }
         }
         Ok(Secure {
             images: inputs.len(),
@@ -314,6 +331,7 @@ impl<'a> Run<'a> {
             planned: total.reference.accuracy(),
             agreement: total.distance.agreement(),
             error: total.distance.error(),
+            rounding: Rounding { agreement: rounded.distance.agreement(), error: rounded.distance.error() },
         })
     }
 }
@@ -334,6 +352,11 @@ fn session(
         let options = LocalOptions { party, ..LocalOptions::default() };
         run_local(program, weights, inputs, &options).map(|r| r.outputs)
     })
+}
+
+/// What a unit of a port's integers stands for.
+fn unit(port: &Port) -> f64 {
+    port.gain / f64::from(port.frac).exp2()
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {

@@ -37,6 +37,13 @@ impl Evaluation {
                     short(s.error.mean),
                     short(s.error.range)
                 );
+                text += &format!(
+                    "rounding the input as the client does: in floats the class stays for {}, and the output moves by {} \
+                     at most, {} in the mean\n",
+                    percent(s.rounding.agreement),
+                    short(s.rounding.error.largest),
+                    short(s.rounding.error.mean)
+                );
             }
         }
         if let Some(l) = &self.layers {

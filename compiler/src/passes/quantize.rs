@@ -287,7 +287,8 @@ impl Attempt {
     }
 
     /// Fraction bits for a layer's weights: those asked for, and more where its values leave room
-    /// in the modulus, it goes to gates (which lift again), and no lift takes more bytes for it.
+    /// in the modulus and it goes to gates (which lift again), up to a whole byte of the lift: each costs a bit of a
+    /// pixel's hundred and more.
     fn free_weight_bits(&self, id: NodeId, modulus: u8) -> u8 {
         let asked = self.weight_frac;
         let Some(need) = self.gate_bits(id) else { return asked };
@@ -467,12 +468,8 @@ impl Attempt {
         let sum = bits(sum / x.unit(), self.spare(id));
         self.fit(operand, pixel, x.modulus, "a sign decision needs its values below a quarter of the modulus")?;
         self.fit(operand, sum, x.modulus, "its block sums must stay below half the modulus")?;
-        // Whole bytes travel, so the modulus falls to whole bytes or not at all.
-        let k = pixel.max(sum).next_multiple_of(8);
-        if k < u32::from(x.modulus) {
-            let made = self.beside(operand, Op::Reduce { modulus: k as u8 }, Fixed { modulus: k as u8, ..x })?;
-            self.graph.set_operand(id, 0, made);
-        }
+        // A smaller modulus than there is would save a bit of every pixel at the opening, perhaps one before, and
+        // take three for the lift.
         self.set(id, Fixed { modulus: self.ring, client: ClientShare::Dealt, ..x })
     }
 

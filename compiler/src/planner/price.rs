@@ -272,7 +272,7 @@ fn before(imported: &Graph, quantized: &Graph, gate: &str) -> f64 {
             Op::Conv { .. } => {
                 let fixed = quantized.find(&imported.node(node).name).and_then(|n| quantized.node(n).fixed);
                 let pixels = imported.node(node).map().map_or(0, |(_, [h, w])| h * w);
-                bytes += f64::from(fixed.map_or(4, |f| f.modulus.div_ceil(8))) * pixels as f64;
+                bytes += f64::from(fixed.map_or(32, |f| f.modulus)) / 8.0 * pixels as f64;
             }
             Op::Add | Op::Sub | Op::Affine { .. } => stack.extend(imported.operands(node)),
             _ => {}

@@ -178,7 +178,7 @@ fn transfer(graph: &Graph, id: NodeId, operands: &[&[Interval]]) -> Channels {
             samples.iter().map(|s| of(s.low).hull(of(s.high))).collect()
         }
         Op::Resample { .. } => x.to_vec(),
-        Op::Gather { .. } | Op::Identity | Op::Reduce { .. } | Op::Remask | Op::Refresh => x.to_vec(),
+        Op::Gather { .. } | Op::Identity | Op::Remask | Op::Refresh => x.to_vec(),
         Op::Truncate { .. } => each(&|c| Interval { lo: c.lo - unit, hi: c.hi + unit }),
         Op::BlockRelu { blocks, .. } => x
             .iter()

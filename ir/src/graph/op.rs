@@ -155,11 +155,6 @@ pub enum Op {
         /// Divisor of each position of the map, row-major.
         divisors: Vec<usize>,
     },
-    /// Drops high bits: the same value in a smaller modulus.
-    Reduce {
-        /// The new modulus width in bits.
-        modulus: u8,
-    },
     /// Makes the client's share a dealt one, in the same modulus. No online message.
     Remask,
     /// Lifts the value to the full ring and makes the client's share a dealt one.
@@ -222,7 +217,6 @@ impl Op {
             Op::LowBits { .. } => "low_bits",
             Op::Truncate { .. } => "truncate",
             Op::Divide { .. } => "divide",
-            Op::Reduce { .. } => "reduce",
             Op::Remask => "remask",
             Op::Refresh => "refresh",
         }

@@ -83,7 +83,6 @@ impl Graph {
                 let n = if exact.is_empty() { *numerator } else { u64::from(*shift) };
                 format!("{exact}{n}/[{}]", runs(divisors))
             }
-            Op::Reduce { modulus } => modulus.to_string(),
             Op::Input | Op::Add | Op::Sub | Op::Identity | Op::Remask | Op::Refresh => String::new(),
         }
     }

@@ -216,8 +216,6 @@ pub fn infer_shape<'a>(
             }
             Ok(x.to_vec())
         }
-        Op::Identity | Op::Truncate { .. } | Op::Reduce { .. } | Op::LowBits { .. } | Op::Remask | Op::Refresh => {
-            Ok(x.to_vec())
-        }
+        Op::Identity | Op::Truncate { .. } | Op::LowBits { .. } | Op::Remask | Op::Refresh => Ok(x.to_vec()),
     }
 }

@@ -218,7 +218,6 @@ impl Checker<'_> {
                 Op::SumPool { .. }
                     | Op::Divide { .. }
                     | Op::Truncate { .. }
-                    | Op::Reduce { .. }
                     | Op::Resample { bits: 1.., .. }
                     | Op::LowBits { .. }
                     | Op::Remask
@@ -407,12 +406,6 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
         Op::Divide { numerator, shift, .. } => {
             let gain = x.gain * f64::from(*shift).exp2() / *numerator as f64;
             expect(Fixed { frac: x.frac.saturating_add(*shift), gain, ..x })
-        }
-        Op::Reduce { modulus } => {
-            if *modulus > x.modulus {
-                return Err(format!("cannot reduce {} bits to {modulus}", x.modulus));
-            }
-            expect(Fixed { modulus: *modulus, ..x })
         }
         Op::Remask => expect(Fixed { client: Dealt, ..x }),
         Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh => expect(Fixed { client: Dealt, modulus: ring, ..x }),

@@ -29,7 +29,7 @@ pub use inst::{BlockMap, Inst, Instruction, Source};
 pub use verify::{Fault, Faults, Verified, verify};
 
 /// Version of the program's structure and of the instructions' meaning.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// A party.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,12 +113,21 @@ pub enum Type {
 }
 
 impl Type {
-    /// Bytes on the wire: ring elements take the whole bytes of their modulus, a plane of bits is
-    /// padded to whole bytes.
+    /// Bytes on the wire: ring elements take the bits of their modulus, all of them together are padded to whole
+    /// bytes, and so is every plane of bits.
     pub fn wire_bytes(self) -> u64 {
         match self {
-            Type::Ring { bits, len } => u64::from(bits.div_ceil(8)) * len as u64,
+            Type::Ring { bits, len } => (u64::from(bits) * len as u64).div_ceil(8),
             Type::Bits { planes, len } => planes as u64 * len.div_ceil(8) as u64,
+        }
+    }
+
+    /// Bytes of keystream that a draw reads: the whole bytes of every ring element, the whole 64-bit words of every
+    /// plane.
+    pub fn drawn_bytes(self) -> u64 {
+        match self {
+            Type::Ring { bits, len } => u64::from(bits.div_ceil(8)) * len as u64,
+            Type::Bits { planes, len } => 8 * planes as u64 * len.div_ceil(64) as u64,
         }
     }
 

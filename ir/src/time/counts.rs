@@ -74,10 +74,7 @@ fn instruction(program: &Program, code: &Code, narrow: &[bool], i: &Instruction)
     let message = |m: u32| program.messages.get(m as usize).map_or(0, |m| m.wire_bytes());
     match (&i.inst, &inputs[..], &outputs[..]) {
         (Inst::Draw { .. }, _, [ty]) => {
-            count.drawn_bytes = match ty {
-                Type::Ring { .. } => ty.wire_bytes(),
-                Type::Bits { .. } => memory(*ty),
-            };
+            count.drawn_bytes = ty.drawn_bytes();
         }
         (Inst::Send { message: m }, _, _) => {
             count.sent_bytes = message(*m);

@@ -290,11 +290,7 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         Type::Ring { .. } => 0,
     };
     match inst {
-        Inst::Draw { .. } => match out {
-            Type::Ring { .. } => Work::of(Kind::DrawnBytes, out.wire_bytes()),
-            Type::Bits { .. } => Work::of(Kind::DrawnBytes, 8 * out_words),
-        }
-        .and(Kind::DrawnElements, out_words),
+        Inst::Draw { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()).and(Kind::DrawnElements, out_words),
         Inst::Weight { .. } => Work::of(Kind::Weights, elements),
         Inst::Send { .. } => Work::of(Kind::SentBytes, bytes(inputs)),
         Inst::Receive { .. } => Work::of(Kind::ReceivedBytes, bytes(outputs)),
@@ -450,8 +446,8 @@ mod tests {
         let apart = Inst::ToBits { low: 0, count: 3, pad: 1 };
         assert_eq!(one(apart, &[ring(20, 70)], planes(4, 70)), Work::of(Kind::ToBits, 70));
         let parts = [ring(20, 7), planes(2, 9)];
-        assert_eq!(work(&Inst::Send { message: 0 }, &parts, &[]), Work::of(Kind::SentBytes, 21 + 4));
-        assert_eq!(work(&Inst::Receive { message: 0 }, &[], &parts), Work::of(Kind::ReceivedBytes, 25));
+        assert_eq!(work(&Inst::Send { message: 0 }, &parts, &[]), Work::of(Kind::SentBytes, 18 + 4));
+        assert_eq!(work(&Inst::Receive { message: 0 }, &[], &parts), Work::of(Kind::ReceivedBytes, 22));
     }
 
     #[test]

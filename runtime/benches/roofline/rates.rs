@@ -150,7 +150,7 @@ impl Bench {
             let key = Key::new([7; 16]);
             move || {
                 drop(black_box(draw(&key, 5, ty)));
-                ty.wire_bytes() as usize
+                ty.drawn_bytes() as usize
             }
         });
     }

@@ -16,6 +16,7 @@ pub(crate) mod blocks;
 pub(crate) mod bytes;
 mod conv;
 pub(crate) mod keystream;
+pub(crate) mod packed;
 pub(crate) mod plain;
 mod scratch;
 #[cfg(test)]

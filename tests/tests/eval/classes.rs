@@ -46,7 +46,11 @@ fn arrays_and_files_give_the_same() {
         ["images", "layers", "network", "output", "plain", "plan_agreement", "planned", "secure"]
     );
     assert_eq!(names(&arrays["plain"]), ["labelled", "top1", "top5"]);
-    assert_eq!(names(&arrays["secure"]), ["accuracy", "agreement", "error", "images", "planned", "refused"]);
+    assert_eq!(
+        names(&arrays["secure"]),
+        ["accuracy", "agreement", "error", "images", "planned", "refused", "rounding"]
+    );
+    assert_eq!(names(&arrays["secure"]["rounding"]), ["agreement", "error"]);
     assert_eq!(names(&arrays["secure"]["error"]), ["largest", "mean", "range"]);
     assert_eq!(names(&arrays["layers"]), ["grows_at", "images", "layers", "overflows"]);
     let layers = arrays["layers"]["layers"].as_array().unwrap();
@@ -58,6 +62,9 @@ fn arrays_and_files_give_the_same() {
     assert_eq!(arrays["plain"], arrays["planned"]);
     assert_eq!(arrays["secure"]["accuracy"], arrays["secure"]["planned"]);
     assert!(number(&arrays["plain"]["top1"]) > 0.8 && number(&arrays["plain"]["top5"]) > 0.95);
+    // A trained network without blocks hardly moves when its input is rounded, and moves by more than nothing.
+    let moved = arrays["secure"]["rounding"]["error"]["largest"].as_f64().unwrap();
+    assert!(moved > 0.0 && moved < 0.05 && arrays["secure"]["rounding"]["agreement"] == 1.0, "{moved}");
     let error = &arrays["secure"]["error"];
     assert!(number(&error["largest"]) < 0.05 && number(&error["range"]) > 5.0, "{error}");
     assert!(number(&error["mean"]) > 0.0 && number(&error["mean"]) < number(&error["largest"]));

@@ -63,9 +63,6 @@ fn attributes_of_quantized_operators() {
         for id in g.topo() {
             let mutants: Vec<Op> = match g.node(id).op.clone() {
                 Op::Truncate { bits } => [bits + 1, bits - 1, 0, 63, 255].map(|bits| Op::Truncate { bits }).into(),
-                Op::Reduce { modulus } => {
-                    [modulus + 1, modulus - 1, 0, 255].map(|modulus| Op::Reduce { modulus }).into()
-                }
                 Op::Divide { numerator, shift, divisors } => {
                     let with = |numerator, shift| Op::Divide { numerator, shift, divisors: divisors.clone() };
                     let shifts = [shift + 1, shift.wrapping_sub(1), 255].map(|shift| with(numerator, shift));

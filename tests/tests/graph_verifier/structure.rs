@@ -17,7 +17,6 @@ fn the_subjects_pass_and_have_every_operator() {
         "divide",
         "gather",
         "input",
-        "reduce",
         "refresh",
         "remask",
         "reshape",
@@ -319,7 +318,7 @@ fn what_canonical_graphs_leave_behind() {
 fn operators_of_another_stage() {
     for g in subjects() {
         let late = all(&g, |o| {
-            matches!(o, Op::Truncate { .. } | Op::Refresh | Op::Remask | Op::Reduce { .. } | Op::Divide { .. })
+            matches!(o, Op::Truncate { .. } | Op::Refresh | Op::Remask | Op::Divide { .. })
                 || matches!(o, Op::SumPool { .. })
         });
         for id in late {

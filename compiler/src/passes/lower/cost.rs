@@ -58,8 +58,14 @@ impl GateSize {
     }
 }
 
-fn bytes(bits: u8) -> usize {
-    usize::from(bits.div_ceil(8))
+/// Ring elements in the messages of a gate: the bits of each, offline and online.
+struct Elements {
+    /// Per sign decision.
+    blocks: [Vec<u8>; 2],
+    /// Per gated pixel.
+    gated: [Vec<u8>; 2],
+    /// Per passed pixel.
+    passed: [Vec<u8>; 2],
 }
 
 impl GateCost {
@@ -87,35 +93,36 @@ impl GateCost {
         [dealt, 2 * opened]
     }
 
-    /// Whole bytes per sign decision, per gated pixel and per passed pixel, offline and online.
-    fn rates(&self) -> ([usize; 2], [usize; 2], [usize; 2]) {
-        let (k, l) = (bytes(self.modulus), bytes(self.ring));
-        let lift = if self.modulus < self.ring { bytes(self.ring - self.modulus) } else { 0 };
-        let moved = if self.dealt { 0 } else { k };
+    fn elements(&self) -> Elements {
+        let (k, l) = (self.modulus, self.ring);
+        let lift = (k < l).then_some(l - k);
+        let moved = if self.dealt { vec![] } else { vec![k] };
         let passed = match lift {
-            0 => [if self.dealt { 0 } else { l }, 0],
-            _ => [moved + 2 * lift, lift],
+            None => [if self.dealt { vec![] } else { vec![l] }, vec![]],
+            Some(lift) => [[&moved[..], &[lift; 2]].concat(), vec![lift]],
         };
-        ([l, 0], [moved + l + 3 * lift, k + l], passed)
+        let lifts = lift.map_or(vec![], |lift| vec![lift; 3]);
+        Elements { blocks: [vec![l], vec![]], gated: [[moved, vec![l], lifts].concat(), vec![k, l]], passed }
     }
 
     /// Bytes of one channel's choice, to be added up over the channels of a layer: messages' headers
-    /// and the padding of bit planes to whole bytes aside.
+    /// and the padding of elements and bit planes to whole bytes aside.
     pub fn choice(&self, block: Block, [h, w]: [usize; 2]) -> Bytes {
         let pixels = (h * w) as f64;
-        let (blocks, gated, passed) = self.rates();
+        let of = |bits: &[u8]| bits.iter().map(|b| f64::from(*b) / 8.0).sum::<f64>();
+        let Elements { blocks, gated, passed } = self.elements();
         let [dealt, opened] = self.planes();
         match block {
             Block::Zero => Bytes::default(),
             Block::Identity => {
                 let bit = if self.modulus < self.ring { 0.125 } else { 0.0 };
-                Bytes { offline: passed[0] as f64 * pixels, online: (passed[1] as f64 + bit) * pixels }
+                Bytes { offline: of(&passed[0]) * pixels, online: (of(&passed[1]) + bit) * pixels }
             }
             Block::Patch { .. } => {
                 let n = block.drelus(h, w) as f64;
                 Bytes {
-                    offline: n * (blocks[0] as f64 + dealt as f64 / 8.0) + pixels * gated[0] as f64,
-                    online: n * (blocks[1] as f64 + opened as f64 / 8.0) + pixels * gated[1] as f64,
+                    offline: n * (of(&blocks[0]) + dealt as f64 / 8.0) + pixels * of(&gated[0]),
+                    online: n * (of(&blocks[1]) + opened as f64 / 8.0) + pixels * of(&gated[1]),
                 }
             }
         }
@@ -123,14 +130,15 @@ impl GateCost {
 
     /// Bytes that a whole gate sends, exactly, headers of its messages included.
     pub fn total(&self, size: GateSize) -> [u64; 2] {
-        let (blocks, gated, passed) = self.rates();
+        let Elements { blocks, gated, passed } = self.elements();
+        let of = |count: usize, bits: &[u8]| bits.iter().map(|b| (count * usize::from(*b)).div_ceil(8)).sum::<usize>();
         let [dealt, opened] = self.planes();
         let lifts = self.modulus < self.ring && size.passed > 0;
         let signs = size.gated > 0;
         let plane = size.blocks.div_ceil(8);
         let mut total = [0, 0];
         for (phase, total) in total.iter_mut().enumerate() {
-            *total = size.blocks * blocks[phase] + size.gated * gated[phase] + size.passed * passed[phase];
+            *total = of(size.blocks, &blocks[phase]) + of(size.gated, &gated[phase]) + of(size.passed, &passed[phase]);
             *total += [dealt, opened][phase] * if signs { plane } else { 0 };
         }
         total[1] += if lifts { size.passed.div_ceil(8) } else { 0 };

@@ -327,7 +327,7 @@ impl Lowering<'_> {
     fn movement(&self, op: &Op, id: NodeId) -> Option<Inst> {
         let shape = &self.graph.node(self.graph.operand(id)).shape;
         Some(match op {
-            Op::Reduce { .. } | Op::LowBits { .. } => Inst::Reduce,
+            Op::LowBits { .. } => Inst::Reduce,
             Op::Gather { axis, indices } => Inst::Gather {
                 outer: shape[..*axis].iter().product(),
                 axis: shape[*axis],
