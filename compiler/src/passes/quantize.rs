@@ -91,6 +91,8 @@ const LEAST_FACTOR_BITS: u32 = 6;
 /// Inputs of up to 2^4 have all the fraction bits of other values.
 const INPUT_MAGNITUDE_BITS: f64 = 4.0;
 const MOST_WEIGHT_BITS: u8 = 24;
+/// By how many fraction bits a layer's weights may fall short of what was asked for.
+const FEWER_WEIGHT_BITS: u8 = 2;
 
 /// Quantizes a graph with ranges.
 pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError> {
@@ -271,26 +273,30 @@ impl Attempt {
 
     fn linear(&mut self, id: NodeId, operand: NodeId) -> Result<(), QuantizeError> {
         let unit = (-f64::from(self.frac)).exp2();
-        let need = bits(self.range(id)?.bound / unit, 1) + u32::from(self.weight_frac);
-        self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
+        let value = bits(self.range(id)?.bound / unit, 1);
+        // A few layers of large values or block sums give up bits of their weights, rather than all a byte of the ring.
+        let least = self.weight_frac.saturating_sub(FEWER_WEIGHT_BITS).max(1);
+        let fits = |bits: u32| (least..=self.weight_frac).rev().find(|g| bits + u32::from(*g) <= u32::from(self.ring));
         // Room for the block sums of the gates behind, where a refresh can make it.
-        let sums = self.sums_ahead(id) + u32::from(self.weight_frac);
-        let need = if sums <= u32::from(self.ring) { need.max(sums) } else { need };
+        let sums = self.sums_ahead(id);
+        let with_sums = fits(value.max(sums));
+        let asked = with_sums.or_else(|| fits(value)).unwrap_or(self.weight_frac);
+        let need = u32::from(asked) + if with_sums.is_some() { value.max(sums) } else { value };
+        self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
         let operand = self.dealt_operand(operand, need)?;
         self.graph.set_operand(id, 0, operand);
         let modulus = self.fixed(operand)?.modulus;
-        let weight_frac = self.free_weight_bits(id, modulus);
+        let weight_frac = self.free_weight_bits(id, modulus, asked);
         let fixed = Fixed { frac: self.frac + weight_frac, modulus, gain: 1.0, client: ClientShare::Local };
         self.set(id, fixed)?;
         self.truncated(id, weight_frac)?;
         Ok(())
     }
 
-    /// Fraction bits for a layer's weights: those asked for, and more where its values leave room
+    /// Fraction bits for a layer's weights: those `asked` for, and more where its values leave room
     /// in the modulus and it goes to gates (which lift again), up to a whole byte of the lift: each costs a bit of a
     /// pixel's hundred and more.
-    fn free_weight_bits(&self, id: NodeId, modulus: u8) -> u8 {
-        let asked = self.weight_frac;
+    fn free_weight_bits(&self, id: NodeId, modulus: u8, asked: u8) -> u8 {
         let Some(need) = self.gate_bits(id) else { return asked };
         let lift = |g: u8| (self.ring + g - modulus).div_ceil(8);
         let fits = |g: &u8| u32::from(modulus - g) >= need && lift(*g) == lift(asked);

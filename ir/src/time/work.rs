@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::fresh_bytes;
+use super::memory::{fresh_bytes, reads};
 use crate::geometry::{ConvShape, PoolShape};
 use crate::program::{BlockMap, Inst, Instruction, Phase, Program, Role, Type, WeightWidth, carry_terms};
 
@@ -151,6 +151,9 @@ impl Kind {
         match self {
             Kind::ConvMacs | Kind::DepthwiseMacs | Kind::DenseMacs => Some(1 << 16),
             Kind::DrawnElements => Some(1 << 14),
+            Kind::Elements | Kind::BitWords | Kind::FromBits | Kind::BlockElements | Kind::SelectElements => {
+                Some(1 << 15)
+            }
             _ => None,
         }
     }
@@ -353,7 +356,7 @@ pub fn narrow_weights(program: &Program, role: Role) -> Vec<bool> {
 /// one setup and one inference, and the arrangement of the weights that it makes.
 pub fn code_work(program: &Program, role: Role) -> [Vec<Work>; 3] {
     let code = program.code(role);
-    let (fresh, narrow) = (fresh_bytes(code), narrow_weights(program, role));
+    let (fresh, narrow, reads) = (fresh_bytes(code), narrow_weights(program, role), reads(code));
     let mut arranged = vec![0; code.buffers.len()];
     for i in code.phases.iter().flatten() {
         if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
@@ -363,20 +366,37 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<Work>; 3] {
         }
     }
     let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
+    // A mask that the online phase reads is drawn there, again if need be.
+    let draw = |b: u32| {
+        reads.get(b as usize).filter(
+            |r| matches!(r.written, Some((Phase::Offline, at)) if matches!(code.phases[1][at].inst, Inst::Draw { .. })),
+        )
+    };
+    let drawn = |b: u32| draw(b).and_then(|r| r.online.map(|(first, _)| (first, r.offline.is_some())));
     Phase::ALL.map(|phase| {
-        let of = |(i, fresh): (&Instruction, &u64)| {
+        let of = |(at, (i, fresh)): (usize, (&Instruction, &u64))| {
             let outputs = types(&i.outputs);
+            if let (Phase::Offline, Inst::Draw { .. }, &[b]) = (phase, &i.inst, &i.outputs[..])
+                && drawn(b).is_some_and(|(_, before)| !before)
+            {
+                return Work::default();
+            }
             let mut own = match (&i.inst, &i.inputs[..], &outputs[..]) {
                 (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
                 _ => work(&i.inst, &types(&i.inputs), &outputs),
             };
+            if phase == Phase::Online {
+                for b in i.inputs.iter().filter(|b| drawn(**b).is_some_and(|(first, _)| first == at)) {
+                    own.add(&work(&Inst::Draw { stream: 0 }, &[], &types(&[*b])));
+                }
+            }
             if *fresh > 0 {
                 own = own.and(Kind::FreshBytes, *fresh);
             }
             let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
             if weights > 0 { own.and(Kind::ConvWeights, weights) } else { own }
         };
-        code.phases[phase.index()].iter().zip(&fresh[phase.index()]).map(of).collect()
+        code.phases[phase.index()].iter().zip(&fresh[phase.index()]).enumerate().map(of).collect()
     })
 }
 
@@ -469,7 +489,7 @@ mod tests {
 
     #[test]
     fn threads_share_large_work_only() {
-        assert_eq!(Work::of(Kind::Elements, 1 << 40).parallelism(8), 1);
+        assert_eq!(Work::of(Kind::ToBits, 1 << 40).parallelism(8), 1);
         assert_eq!(Work::of(Kind::DrawnElements, 3 << 14).parallelism(8), 3);
         assert_eq!(Work::of(Kind::DrawnElements, 100).parallelism(8), 1);
         assert_eq!(Work::of(Kind::ConvMacs, u64::MAX).parallelism(2), 2);

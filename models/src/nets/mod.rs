@@ -8,6 +8,7 @@
 
 mod deeplab;
 mod resnet;
+mod single;
 mod tiny;
 pub mod wild;
 
@@ -20,6 +21,7 @@ use crate::rng::Rng;
 
 pub use deeplab::{Rectifier, deeplabv3_mobilenetv2, deeplabv3_resnet50};
 pub use resnet::{StemPool, resnet_small, resnet18_cifar, resnet50};
+pub use single::{million_relus, single_conv};
 pub use tiny::{
     tiny_gates, tiny_grouped, tiny_nhwc, tiny_plain, tiny_pools, tiny_residual, tiny_segment, tiny_upsample,
 };
@@ -152,6 +154,18 @@ pub const NETS: &[NetInfo] = &[
         summary: "ResNet-20 of width 16 on 28x28 grey images, 144,256 ReLUs",
         input: [1, 28, 28],
         builder: |o| resnet_small(o, 20, 16, 10),
+    },
+    NetInfo {
+        name: "single_conv",
+        summary: "one 3x3 convolution, 64 to 64 channels",
+        input: [64, 56, 56],
+        builder: single_conv,
+    },
+    NetInfo {
+        name: "million_relus",
+        summary: "1,000,000 ReLUs behind a 1x1 depthwise convolution",
+        input: [4, 500, 500],
+        builder: million_relus,
     },
     NetInfo { name: "tiny_plain", summary: "convolutions without branches", input: [3, 8, 8], builder: tiny_plain },
     NetInfo {
@@ -463,6 +477,14 @@ impl Net {
         let y = self.graph.gemm("fc", &flat, &w, &b);
         let dims = self.dims(&[classes]);
         self.graph.output(&y, "y", &dims);
+    }
+
+    /// The output `y`, with channels `c` of the net's own size or the one asked for, and the finished model.
+    fn output(mut self, name: &str, c: usize, own: [usize; 2]) -> Result<ModelProto, ModelError> {
+        let [h, w] = self.size(own);
+        let dims = self.dims(&[c, h, w]);
+        self.graph.output(name, "y", &dims);
+        self.finish()
     }
 
     fn finish(self) -> Result<ModelProto, ModelError> {

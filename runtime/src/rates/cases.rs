@@ -84,9 +84,9 @@ impl Case {
     }
 }
 
-/// Elements of the small and the large case of a pass: the large one's buffers hold 128 KiB, as in
-/// networks on small images. Where a layer is larger than the caches, passes take up to twice as long.
-const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 14)];
+/// Elements of the small and the large case of a pass: the large one's buffers hold 1 MiB, so that operands and
+/// result are in the third-level cache or behind it, as those of large layers are.
+const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 17)];
 
 fn window(kernel: usize) -> Window {
     Window { pad: [kernel / 2; 4], ..Window::new([kernel, kernel]) }
@@ -118,11 +118,11 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
 fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let map = |channels, side, block: usize| BlockMap { map: [side, side], blocks: vec![[block, block]; channels] };
     let sum = |map: &BlockMap| (vec![ring(CUT, map.pixels())], ring(CUT, map.count()));
-    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(16, 32, 32))] {
+    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(128, 32, 32))] {
         let (inputs, output) = sum(&map);
         add(Kind::BlockElements, size, Inst::BlockSum(map), inputs, output);
     }
-    let ones = map(16, 32, 1);
+    let ones = map(128, 32, 1);
     let (inputs, output) = sum(&ones);
     add(Kind::SumRuns, Size::Large, Inst::BlockSum(ones.clone()), inputs, output);
     let gated = ring(RING, ones.pixels());
@@ -130,7 +130,7 @@ fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     add(Kind::GateRuns, Size::Large, Inst::Gate(ones.clone()), inputs, gated);
     let selects = [
         (Kind::SelectElements, Size::Small, map(1, 8, 4)),
-        (Kind::SelectElements, Size::Large, map(16, 32, 4)),
+        (Kind::SelectElements, Size::Large, map(128, 32, 4)),
         (Kind::SelectRuns, Size::Large, ones),
     ];
     for (kind, size, map) in selects {
@@ -188,7 +188,7 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     // Narrow elements: less randomness for each.
     let narrow = ring(RING - CUT, 1 << 14);
     add(Kind::DrawnElements, Size::Large, Inst::Draw { stream: 0 }, vec![], narrow);
-    for (size, side) in [(Size::Small, 4), (Size::Large, 32)] {
+    for (size, side) in [(Size::Small, 4), (Size::Large, 50)] {
         let pool = PoolShape { channels: side, input: [side, side], window: window(3), counted: [0; 4] };
         let len = side * side * side;
         add(Kind::PoolTaps, size, Inst::SumPool(pool), vec![ring(RING, len)], ring(RING, len));

@@ -104,7 +104,7 @@ fn cores(kernels: &dyn Kernels, cases: &[Case]) -> f64 {
     // Long enough for other programs to get their turn.
     const LONG: Duration = Duration::from_millis(40);
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let Some(case) = cases.iter().find(|c| c.kind == Kind::NibbleOpens && c.size == Size::Large) else { return 1.0 };
+    let Some(case) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else { return 1.0 };
     // Calls per second of a thread beside others.
     let speed = || {
         let mut call = case.prepare(kernels);

@@ -270,6 +270,15 @@ impl<'a> Session<'a> {
             let types = types(self.party, &self.machine.plan().received);
             self.machine.resume(stored.received(&types).map(|b| b.map_err(SessionError::from)), &keys)?;
             self.machine.settle();
+            // Whoever loads for longest is not to be waited for in the next phase.
+            match role {
+                Role::Dealer => {
+                    for peer in [Role::Client, Role::Server] {
+                        channels.send_control(peer, Control::Ready, &[])?;
+                    }
+                }
+                Role::Client | Role::Server => hear_ready(Role::Dealer, channels, options.timeout)?,
+            }
             ready(role, channels, options.timeout)?;
             self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
             return Ok(());
@@ -443,6 +452,10 @@ fn ready(role: Role, channels: &mut Channels, timeout: Duration) -> Result<(), S
         Role::Dealer => return Ok(()),
     };
     channels.send_control(peer, Control::Ready, &[])?;
+    hear_ready(peer, channels, timeout)
+}
+
+fn hear_ready(peer: Role, channels: &mut Channels, timeout: Duration) -> Result<(), SessionError> {
     channels.set_timeout(2 * timeout);
     channels.receive_control(peer, Control::Ready, 0)?;
     channels.set_timeout(timeout);

@@ -1,0 +1,31 @@
+//! Single layers, to measure a part of a network by itself.
+
+use tract_onnx::pb::ModelProto;
+
+use super::{BuildOptions, Net};
+use crate::error::ModelError;
+use crate::onnx::Conv;
+
+/// A 3x3 convolution of ResNet-50's first stage: input `x` `[N,64,56,56]`, output `y` of the same shape.
+///
+/// # Errors
+/// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
+pub fn single_conv(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    let mut net = Net::new("single_conv", options)?;
+    let x = net.input([64, 56, 56], 1);
+    let y = net.conv("conv", &x, 64, &Conv::square(3, 1, 1), true);
+    net.output(&y.name, 64, [56, 56])
+}
+
+/// A million ReLUs behind the smallest convolution there is, so that their operands are secret: input `x`
+/// `[N,4,500,500]`, output `y` of the same shape.
+///
+/// # Errors
+/// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
+pub fn million_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    let mut net = Net::new("million_relus", options)?;
+    let x = net.input([4, 500, 500], 1);
+    let x = net.conv("conv", &x, 4, &Conv { group: 4, ..Conv::square(1, 1, 0) }, true);
+    let y = net.relu("relu", x);
+    net.output(&y.name, 4, [500, 500])
+}
