@@ -17,6 +17,7 @@ mod print;
 pub mod traffic;
 mod typing;
 mod verify;
+mod weights;
 
 use std::fmt;
 
