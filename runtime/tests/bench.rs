@@ -138,6 +138,20 @@ fn tables_and_a_kept_setup() {
     assert!(!text.contains("setup") && !text.contains("sum") && text.contains("online"), "{text}");
 }
 
+/// The setup of all parties is in it.
+#[test]
+fn no_temporary_directory_is_left() {
+    let dir = model();
+    let temporary = tempfile::tempdir().unwrap();
+    for (input, ends_well) in [("x.npy", true), ("none.npy", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bcr"));
+        command.args(["bench", ".", "--runs", "1", "--input", input]).current_dir(dir.path());
+        let out = command.env("TMPDIR", temporary.path()).output().unwrap();
+        assert_eq!(out.status.success(), ends_well, "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn a_network_between_processes() {
     let dir = model();
