@@ -65,8 +65,11 @@ pub struct Owner([Digest; 2]);
 
 impl Owner {
     /// The owner that consists of a program, of the given digest, and weights.
-    pub fn of(program: &Program, digest: Digest, weights: &dyn WeightSource) -> Owner {
-        Owner([digest, fingerprint(program, weights)])
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn of(program: &Program, digest: Digest, weights: &dyn WeightSource) -> Result<Owner, FileError> {
+        Ok(Owner([digest, fingerprint(program, weights)?]))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use bcc_ir::program::file;
-use bcc_ir::program::traffic::traffic;
+use bcc_ir::program::traffic::{batch_traffic, traffic};
 use common::small_network;
 use ndarray::Array2;
 use ndarray_npy::{read_npy, write_npy};
@@ -62,9 +62,10 @@ fn spread(v: &Value) -> f64 {
 fn json_has_the_documented_names() {
     let dir = model();
     let json: Value = serde_json::from_str(&ok(dir.path(), &["bench", ".", "--runs", "2", "--json"])).unwrap();
-    let all = ["input", "kernels", "layers", "network", "offline", "online", "peak_bytes", "runs", "setup", "total"];
+    let mut all = vec!["batch", "images_per_second", "input", "kernels", "layers", "network", "offline", "online"];
+    all.extend(["peak_bytes", "per_image", "runs", "setup", "total"]);
     assert_eq!(names(&json), all);
-    assert_eq!((&json["runs"], &json["input"]), (&Value::from(2), &Value::Null));
+    assert_eq!((&json["runs"], &json["batch"], &json["input"]), (&Value::from(2), &Value::from(1), &Value::Null));
     assert_eq!(json["network"]["name"], "loopback");
     let program = small_network().0;
     let own = traffic(&program).unwrap().total;
@@ -83,6 +84,9 @@ fn json_has_the_documented_names() {
     }
     assert_eq!(names(&json["total"]), ["predicted", "seconds"]);
     assert!(spread(&json["total"]["seconds"]) > 0.0);
+    assert_eq!(names(&json["per_image"]), ["offline", "online", "total"]);
+    assert_eq!(json["per_image"]["total"], json["total"]["seconds"]);
+    assert!(spread(&json["images_per_second"]) > 0.0);
     assert_eq!(names(&json["peak_bytes"]), PARTIES);
     if cfg!(target_os = "linux") {
         assert!(PARTIES.iter().all(|p| spread(&json["peak_bytes"][p]) > 1e6));
@@ -98,6 +102,32 @@ fn json_has_the_documented_names() {
 }
 
 #[test]
+fn a_batch_in_every_session() {
+    let dir = model();
+    let text = ok(dir.path(), &["bench", ".", "--runs", "2", "--batch", "3", "--json"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&json["runs"], &json["batch"]), (&Value::from(2), &Value::from(3)));
+    let program = small_network().0;
+    let own = batch_traffic(&program, 3).unwrap().total;
+    for (i, phase) in ["setup", "offline", "online"].into_iter().enumerate() {
+        assert_eq!(json[phase]["measured"]["rounds"], own.rounds[i]);
+        for (role, bytes) in ["client", "server", "dealer"].into_iter().zip(own.bytes[i]) {
+            assert_eq!(json[phase]["measured"]["bytes"][role], bytes, "{phase}, {role}");
+        }
+    }
+    let total = &json["total"]["seconds"];
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a}, {b}");
+    for phase in ["offline", "online"] {
+        near(3.0 * spread(&json["per_image"][phase]), spread(&json[phase]["seconds"]));
+    }
+    near(3.0 * spread(&json["per_image"]["total"]), spread(total));
+    spread(&json["images_per_second"]);
+    near(json["images_per_second"]["max"].as_f64().unwrap() * total["min"].as_f64().unwrap(), 3.0);
+    let text = ok(dir.path(), &["bench", ".", "--runs", "1", "--batch", "2"]);
+    assert!(text.contains("1 runs of 2 inferences in lockstep") && text.contains("images a second"), "{text}");
+}
+
+#[test]
 fn tables_and_a_kept_setup() {
     let dir = model();
     let args = ["bench", ".", "--runs", "1", "--state", "st", "--input", "x.npy"];
@@ -106,6 +136,20 @@ fn tables_and_a_kept_setup() {
     // The setup is there now.
     let text = ok(dir.path(), &[&args[..], &["--layers", "0"]].concat());
     assert!(!text.contains("setup") && !text.contains("sum") && text.contains("online"), "{text}");
+}
+
+/// The setup of all parties is in it.
+#[test]
+fn no_temporary_directory_is_left() {
+    let dir = model();
+    let temporary = tempfile::tempdir().unwrap();
+    for (input, ends_well) in [("x.npy", true), ("none.npy", false)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bcr"));
+        command.args(["bench", ".", "--runs", "1", "--input", input]).current_dir(dir.path());
+        let out = command.env("TMPDIR", temporary.path()).output().unwrap();
+        assert_eq!(out.status.success(), ends_well, "{}", String::from_utf8_lossy(&out.stderr));
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
 }
 
 #[test]
@@ -138,6 +182,8 @@ fn mistakes_are_explained() {
     fails(&[&run[..], &["--network", "crawl.ron"]].concat(), &["crawl.ron has 125 B/s", "1024"]);
     fails(&[&run[..], &["--network", "lan", "--in-memory"]].concat(), &["cannot be used with"]);
     fails(&["bench", ".", "--runs", "0"], &["--runs"]);
+    fails(&["bench", ".", "--batch", "0"], &["--batch"]);
+    fails(&["bench", ".", "--batch", "2", "--input", "x.npy"], &["session 0, of 2 inputs", "2 of 1 inputs in x.npy"]);
     fails(&["bench", ".", "--rates", "none.ron"], &["none.ron"]);
     fails(&["bench", ".", "--input", "none.npy"], &["session 0", "cannot open none.npy"]);
     fails(&["bench", "nowhere"], &["program.bcc"]);

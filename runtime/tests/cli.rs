@@ -57,7 +57,7 @@ fn run_in_processes_and_in_memory() {
 fn material_ahead() {
     let dir = tempfile::tempdir().unwrap();
     model(dir.path());
-    ok(&run(dir.path(), &["prepare", ".", "--count", "2", "--material", "m", "--state", "st"]));
+    ok(&run(dir.path(), &["prepare", ".", "--count", "2", "--batch", "2", "--material", "m", "--state", "st"]));
     ok(&run(dir.path(), &["run", ".", "--input", "x.npy", "--count", "2", "--material", "m"]));
     let out = run(dir.path(), &["run", ".", "--input", "x.npy", "--count", "1", "--material", "m"]);
     let err = String::from_utf8_lossy(&out.stderr);

@@ -43,7 +43,7 @@ fn weights_read_back_in_every_modulus() {
         for (i, values) in c.lowered.weights.iter().enumerate() {
             let mask = u64::MAX >> (64 - bits);
             let want: Vec<u64> = values.iter().map(|v| *v as u64 & mask).collect();
-            assert_eq!(weights.ring(i, bits), want);
+            assert_eq!(weights.ring(i, bits).unwrap(), want);
         }
     }
 }

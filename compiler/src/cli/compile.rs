@@ -136,7 +136,7 @@ fn make_directory(dir: &Path) -> Result<()> {
 fn write(dir: &Path, imported: &Graph, compiled: &Compiled) -> Result<()> {
     make_directory(dir)?;
     let digest = save(dir, &compiled.lowered.program, &compiled.lowered.weights).into_diagnostic()?;
-    let owner = Owner::of(&compiled.lowered.program, digest, &compiled.lowered.weights);
+    let owner = Owner::of(&compiled.lowered.program, digest, &compiled.lowered.weights).into_diagnostic()?;
     reference::save(dir, owner, imported, &compiled.real, &compiled.graph).into_diagnostic()?;
     let plan = compiled.plan.to_ron().into_diagnostic()?;
     let path = dir.join("plan.ron");

@@ -20,7 +20,7 @@ pub(super) fn eval(args: &EvalArgs) -> Result<()> {
     let loaded = load_program(&args.directory.join(PROGRAM_FILE)).into_diagnostic()?;
     let weights =
         Weights::load(&args.directory.join(WEIGHTS_FILE), &loaded.program, loaded.digest).into_diagnostic()?;
-    let owner = Owner::of(&loaded.program, loaded.digest, &weights);
+    let owner = Owner::of(&loaded.program, loaded.digest, &weights).into_diagnostic()?;
     let reference = Reference::load(&args.directory, owner).into_diagnostic()?;
     let source = Source {
         path: args.data.clone(),

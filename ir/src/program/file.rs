@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use super::{Faults, Program, VERSION, WeightEntry, WeightWidth, verify};
+pub use super::weights::{Weights, encode_weights};
+use super::{Faults, Program, VERSION, verify};
 
 /// Name of the program's file in an output directory.
 pub const PROGRAM_FILE: &str = "program.bcc";
@@ -21,10 +22,8 @@ pub const PROGRAM_FILE: &str = "program.bcc";
 pub const WEIGHTS_FILE: &str = "weights.bcc";
 
 const PROGRAM_MAGIC: [u8; 8] = *b"BCCPROG\0";
-const WEIGHTS_MAGIC: [u8; 8] = *b"BCCWGTS\0";
 /// Bytes of a file's header.
 pub const HEADER: usize = 64;
-const ALIGN: usize = 64;
 
 /// BLAKE3 digest of a file: what the parties compare in their handshake.
 pub type Digest = [u8; 32];
@@ -76,6 +75,12 @@ pub enum FileError {
         /// What it breaks.
         faults: Faults,
     },
+    /// It was written to since it was checked.
+    #[error("{path} was changed while it was in use; start again to use what it holds now")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
     /// The weights belong to another program.
     #[error("{path} belongs to another program; use the weights that were written together with the program")]
     OtherProgram {
@@ -104,11 +109,11 @@ pub struct Loaded {
     pub digest: Digest,
 }
 
-fn digest_of(header: &[u8], body: &[u8]) -> Digest {
+/// The digest of a file with that header, before its body is added.
+pub(super) fn hasher(header: &[u8]) -> blake3::Hasher {
     let mut h = blake3::Hasher::new();
     h.update(&header[..24]);
-    h.update(body);
-    *h.finalize().as_bytes()
+    h
 }
 
 /// A file of `body` behind a header with `magic`, and its digest.
@@ -118,36 +123,59 @@ pub fn frame(magic: [u8; 8], body: Vec<u8>) -> (Vec<u8>, Digest) {
     file.extend_from_slice(&VERSION.to_le_bytes());
     file.extend_from_slice(&[0; 4]);
     file.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    let digest = digest_of(&file, &body);
+    let digest: Digest = *hasher(&file).update(&body).finalize().as_bytes();
     file.extend_from_slice(&digest);
     file.extend_from_slice(&[0; 8]);
     file.extend_from_slice(&body);
     (file, digest)
 }
 
-/// Checks the header of a file that [`frame`] made; its body are the bytes from [`HEADER`] on. `path` and `what`, the
-/// kind of file, are for messages.
-pub fn unframe(path: &Path, what: &'static str, magic: [u8; 8], file: &[u8]) -> Result<Digest, FileError> {
-    let foreign = |reason: &str| FileError::Foreign { path: path.into(), what, reason: reason.into() };
-    let damaged = |reason: String| FileError::Damaged { path: path.into(), reason };
-    if file.len() < HEADER || file[..8] != magic {
-        return Err(foreign("it does not start with the right magic bytes"));
-    }
-    let word = |at: usize| -> u32 { u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]]) };
-    let version = word(8);
+fn word(header: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> FileError {
+    FileError::Damaged { path: path.into(), reason: reason.into() }
+}
+
+/// The header of a file of `len` bytes that starts with `start`; its digest is still to be [compared](compare).
+pub(super) fn header<'a>(
+    path: &Path,
+    what: &'static str,
+    magic: [u8; 8],
+    start: &'a [u8],
+    len: u64,
+) -> Result<&'a [u8], FileError> {
+    let Some(header) = start.get(..HEADER).filter(|h| h[..8] == magic) else {
+        let reason = "it does not start with the right magic bytes".into();
+        return Err(FileError::Foreign { path: path.into(), what, reason });
+    };
+    let version = word(header, 8);
     if version != VERSION {
         return Err(FileError::Version { path: path.into(), found: version });
     }
-    let body_len = u64::from(word(16)) | u64::from(word(20)) << 32;
-    let body = &file[HEADER..];
-    if body_len != body.len() as u64 {
-        return Err(damaged(format!("it holds {} bytes and says {body_len}", body.len())));
+    let said = u64::from(word(header, 16)) | u64::from(word(header, 20)) << 32;
+    let held = len - HEADER as u64;
+    if said != held {
+        return Err(damaged(path, format!("it holds {held} bytes and says {said}")));
     }
-    let digest = digest_of(&file[..HEADER], body);
-    if word(12) != 0 || file[24..56] != digest || file[56..64] != [0; 8] {
-        return Err(damaged("its digest does not fit its content".into()));
+    Ok(header)
+}
+
+/// Compares a header with the digest of its file.
+pub(super) fn compare(path: &Path, header: &[u8], hasher: &blake3::Hasher) -> Result<Digest, FileError> {
+    let digest = *hasher.finalize().as_bytes();
+    if word(header, 12) != 0 || header[24..56] != digest || header[56..64] != [0; 8] {
+        return Err(damaged(path, "its digest does not fit its content"));
     }
     Ok(digest)
+}
+
+/// Checks the header of a file that [`frame`] made; its body are the bytes from [`HEADER`] on. `path` and `what`, the
+/// kind of file, are for messages.
+pub fn unframe(path: &Path, what: &'static str, magic: [u8; 8], file: &[u8]) -> Result<Digest, FileError> {
+    let header = header(path, what, magic, file, file.len() as u64)?;
+    compare(path, header, hasher(header).update(&file[HEADER..]))
 }
 
 /// The program file's bytes and digest. The same program gives the same bytes.
@@ -158,10 +186,10 @@ pub fn encode_program(program: &Program) -> Result<(Vec<u8>, Digest), FileError>
 /// Reads and verifies a program from a file's bytes; `path` is for messages.
 pub fn decode_program(path: &Path, file: &[u8]) -> Result<Loaded, FileError> {
     let digest = unframe(path, "bcc program", PROGRAM_MAGIC, file)?;
-    let damaged = |reason: String| FileError::Damaged { path: path.into(), reason };
-    let (program, rest) = postcard::take_from_bytes::<Program>(&file[HEADER..]).map_err(|e| damaged(e.to_string()))?;
+    let (program, rest) =
+        postcard::take_from_bytes::<Program>(&file[HEADER..]).map_err(|e| damaged(path, e.to_string()))?;
     if !rest.is_empty() {
-        return Err(damaged(format!("{} bytes are left over", rest.len())));
+        return Err(damaged(path, format!("{} bytes are left over", rest.len())));
     }
     verify(&program).map_err(|faults| FileError::Invalid { path: path.into(), faults })?;
     Ok(Loaded { program, digest })
@@ -187,105 +215,4 @@ pub fn save(directory: &Path, program: &Program, weights: &[Vec<i64>]) -> Result
     write(&directory.join(PROGRAM_FILE), &bytes)?;
     write(&directory.join(WEIGHTS_FILE), &encode_weights(program, digest, weights)?)?;
     Ok(digest)
-}
-
-fn padded(len: usize) -> usize {
-    len.next_multiple_of(ALIGN)
-}
-
-fn entry_bytes(entry: &WeightEntry) -> usize {
-    let width = match entry.width {
-        WeightWidth::I16 => 2,
-        WeightWidth::I32 => 4,
-        WeightWidth::I64 => 8,
-    };
-    entry.len.saturating_mul(width)
-}
-
-/// The weights file's bytes.
-pub fn encode_weights(program: &Program, digest: Digest, weights: &[Vec<i64>]) -> Result<Vec<u8>, FileError> {
-    let mut body = digest.to_vec();
-    body.resize(padded(body.len()), 0);
-    for (i, entry) in program.weights.iter().enumerate() {
-        let bad = |reason: String| FileError::Weight { name: entry.name.clone(), reason };
-        let values = weights.get(i).ok_or_else(|| bad("it is missing".into()))?;
-        if values.len() != entry.len {
-            return Err(bad(format!("{} values for {}", values.len(), entry.len)));
-        }
-        for v in values {
-            match entry.width {
-                WeightWidth::I16 => {
-                    let v = i16::try_from(*v).map_err(|_| bad(format!("{v} does not fit 16 bits")))?;
-                    body.extend_from_slice(&v.to_le_bytes());
-                }
-                WeightWidth::I32 => {
-                    let v = i32::try_from(*v).map_err(|_| bad(format!("{v} does not fit 32 bits")))?;
-                    body.extend_from_slice(&v.to_le_bytes());
-                }
-                WeightWidth::I64 => body.extend_from_slice(&v.to_le_bytes()),
-            }
-        }
-        body.resize(padded(body.len()), 0);
-    }
-    Ok(frame(WEIGHTS_MAGIC, body).0)
-}
-
-/// The server's weights, as they are in the file.
-pub struct Weights {
-    file: Vec<u8>,
-    /// Offset and width of every entry.
-    entries: Vec<(usize, WeightEntry)>,
-}
-
-impl Weights {
-    /// Reads a weights file and checks that it belongs to the program with that digest.
-    pub fn load(path: &Path, program: &Program, digest: Digest) -> Result<Weights, FileError> {
-        Self::decode(path, read(path)?, program, digest)
-    }
-
-    /// Reads weights from a file's bytes; `path` is for messages.
-    pub fn decode(path: &Path, file: Vec<u8>, program: &Program, digest: Digest) -> Result<Weights, FileError> {
-        unframe(path, "bcc weights file", WEIGHTS_MAGIC, &file)?;
-        if file.len() < HEADER + ALIGN || file[HEADER..HEADER + 32] != digest {
-            return Err(FileError::OtherProgram { path: path.into() });
-        }
-        let mut offset = HEADER + ALIGN;
-        let mut entries = Vec::with_capacity(program.weights.len());
-        for entry in &program.weights {
-            entries.push((offset, entry.clone()));
-            offset = offset.saturating_add(padded(entry_bytes(entry)));
-        }
-        if offset != file.len() {
-            let reason = format!("it holds {} bytes, the program's weights take {offset}", file.len());
-            return Err(FileError::Damaged { path: path.into(), reason });
-        }
-        Ok(Weights { file, entries })
-    }
-
-    /// Elements of entry `index`; 0 for an unknown one.
-    pub fn len(&self, index: usize) -> usize {
-        self.entries.get(index).map_or(0, |(_, entry)| entry.len)
-    }
-
-    /// Entry `index` modulo `2^bits`; empty for an unknown entry.
-    pub fn ring(&self, index: usize, bits: u8) -> Vec<u64> {
-        let mut out = vec![0; self.len(index)];
-        self.fill(index, bits, &mut out);
-        out
-    }
-
-    /// Entry `index` modulo `2^bits`, into as many elements; nothing for an unknown entry.
-    pub fn fill(&self, index: usize, bits: u8, out: &mut [u64]) {
-        fn each<const N: usize>(bytes: &[u8], out: &mut [u64], of: impl Fn([u8; N]) -> i64, mask: u64) {
-            out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(y, b)| *y = of(*b) as u64 & mask);
-        }
-        let Some((offset, entry)) = self.entries.get(index) else { return };
-        let mask = u64::MAX >> (64 - u32::from(bits.clamp(1, 64)));
-        let bytes = &self.file[*offset..*offset + entry_bytes(entry)];
-        match entry.width {
-            WeightWidth::I16 => each(bytes, out, |b| i16::from_le_bytes(b).into(), mask),
-            WeightWidth::I32 => each(bytes, out, |b| i32::from_le_bytes(b).into(), mask),
-            WeightWidth::I64 => each(bytes, out, i64::from_le_bytes, mask),
-        }
-    }
 }

@@ -17,6 +17,7 @@ mod print;
 pub mod traffic;
 mod typing;
 mod verify;
+mod weights;
 
 use std::fmt;
 
@@ -226,6 +227,15 @@ impl Message {
     /// Bytes on the wire, header included.
     pub fn wire_bytes(&self) -> u64 {
         Self::HEADER + self.parts.iter().map(|p| p.wire_bytes()).sum::<u64>()
+    }
+
+    /// As [`wire_bytes`](Self::wire_bytes), of `lanes` inferences in lockstep: they share the header. A message of
+    /// the setup is one for all.
+    pub fn batch_bytes(&self, lanes: u16) -> u64 {
+        match self.phase {
+            Phase::Setup => self.wire_bytes(),
+            Phase::Offline | Phase::Online => Self::HEADER + u64::from(lanes) * (self.wire_bytes() - Self::HEADER),
+        }
     }
 }
 

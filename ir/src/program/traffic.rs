@@ -75,7 +75,7 @@ pub struct LayerTraffic {
     pub rounds: [u64; 3],
 }
 
-/// Traffic of a program, for one setup and one inference.
+/// Traffic of a program, for one setup and one inference, or some in lockstep.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// By layer.
@@ -95,6 +95,11 @@ impl LayerTraffic {
 /// [`super::Message::HEADER`] bytes. A message's depth is one more than the largest depth that its
 /// sender has received before in that phase; a phase takes as many rounds as its largest depth.
 pub fn traffic(program: &Program) -> Result<Traffic, Stuck> {
+    batch_traffic(program, 1)
+}
+
+/// As [`traffic()`], of `lanes` inferences in lockstep: their payloads, and rounds and headers of one.
+pub fn batch_traffic(program: &Program, lanes: u16) -> Result<Traffic, Stuck> {
     let mut t = Traffic { layers: vec![LayerTraffic::default(); program.layers.len()], ..Traffic::default() };
     let mut label = vec![0u64; program.messages.len()];
     let mut depth = [[0u64; 3]; 3];
@@ -106,7 +111,7 @@ pub fn traffic(program: &Program) -> Result<Traffic, Stuck> {
                 label[message as usize] = depth[p][role.index()] + 1;
                 let longer = label[message as usize].saturating_sub(t.total.rounds[p]);
                 for l in [&mut t.layers[m.layer as usize], &mut t.total] {
-                    l.bytes[p][role.index()] += m.wire_bytes();
+                    l.bytes[p][role.index()] += m.batch_bytes(lanes);
                     l.messages[p] += 1;
                     l.rounds[p] += longer;
                 }

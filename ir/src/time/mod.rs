@@ -28,6 +28,6 @@ mod work;
 pub use builtin::default_rates;
 pub use counts::{Count, Counts, counts};
 pub use network::{Network, NetworkError};
-pub use predict::{PhasePrediction, Prediction, Seconds, predict};
+pub use predict::{PhasePrediction, Prediction, Seconds, predict, predict_batch};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
 pub use work::{Kind, NARROW, Work, code_work, digit_products, narrow_weights, phase_work, work};

@@ -6,6 +6,8 @@
 //! - A message is handed to its link when the send's work is done; the sender goes on. It waits
 //!   until the link's direction is free, occupies it for its bytes (header included), and is there
 //!   half a round trip after its last byte left. A receive waits for that, then works.
+//! - Inferences in lockstep do the same work each, at the same time where there are cores. They share messages: one
+//!   call and one header for all payloads.
 //! - All roles start a phase together. Setup and offline phase end when client and server are
 //!   through, the online phase when the client has its output.
 //!
@@ -59,7 +61,7 @@ pub struct PhasePrediction {
     pub busy: [f64; 3],
 }
 
-/// The times of one setup and one inference.
+/// The times of one setup and one inference, or one batch of some in lockstep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Prediction {
     /// By [`Phase`].
@@ -75,10 +77,17 @@ impl Prediction {
 
 /// Predicts the times of a verified program.
 pub fn predict(program: &Program, rates: &Rates, network: &Network) -> Result<Prediction, Stuck> {
+    predict_batch(program, rates, network, 1)
+}
+
+/// As [`predict()`], of `lanes` inferences in lockstep: the times of all together.
+pub fn predict_batch(program: &Program, rates: &Rates, network: &Network, lanes: u16) -> Result<Prediction, Stuck> {
     // A program that does not get to its end has no time.
     schedule(program)?;
     let work = Role::ALL.map(|role| code_work(program, role));
-    Ok(Prediction { phases: Phase::ALL.map(|phase| Walk::new(program, phase, rates, network, &work).run()) })
+    let lanes = |phase| if phase == Phase::Setup { 1 } else { lanes.max(1) };
+    let walk = |phase| Walk::new(program, phase, rates, network, &work, lanes(phase)).run();
+    Ok(Prediction { phases: Phase::ALL.map(walk) })
 }
 
 /// When an instruction ran.
@@ -120,6 +129,8 @@ struct Walk<'a> {
     network: &'a Network,
     /// By role and phase.
     work: &'a [[Vec<Work>; 3]; 3],
+    /// Inferences in lockstep.
+    lanes: u16,
     now: f64,
     at: [usize; 3],
     states: [State; 3],
@@ -137,6 +148,7 @@ impl<'a> Walk<'a> {
         rates: &'a Rates,
         network: &'a Network,
         work: &'a [[Vec<Work>; 3]; 3],
+        lanes: u16,
     ) -> Self {
         let spans = Role::ALL.map(|r| vec![Span::default(); program.code(r).phases[phase.index()].len()]);
         let mut walk = Walk {
@@ -145,6 +157,7 @@ impl<'a> Walk<'a> {
             rates,
             network,
             work,
+            lanes,
             now: 0.0,
             at: [0; 3],
             states: [State::Done; 3],
@@ -191,9 +204,17 @@ impl<'a> Walk<'a> {
     /// Starts to work on the instruction.
     fn begin(&mut self, role: Role) {
         let r = role.index();
-        let work = &self.work[r][self.phase.index()][self.at[r]];
-        let left = self.rates.seconds(work);
-        let cores = work.parallelism(self.cores().ceil() as u32);
+        let one = self.work[r][self.phase.index()][self.at[r]];
+        let (lanes, threads) = (u32::from(self.lanes), self.cores().ceil() as u32);
+        let (calls, at_once) = match self.inst(role) {
+            Some(Inst::Send { .. }) => (1, 1),
+            // Taken from the link in one call, made into buffers in all lanes.
+            Some(Inst::Receive { .. }) => (1, lanes),
+            _ => (lanes, lanes),
+        };
+        let work = one.times(lanes.into(), calls.into());
+        let left = self.rates.seconds(&work);
+        let cores = work.parallelism(threads).max(at_once.min(threads));
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
         self.states[r] = State::Work { left, cores };
@@ -209,7 +230,7 @@ impl<'a> Walk<'a> {
             let link = &mut self.links[m.from.index()][m.to.index()];
             let (free, last) = *link;
             let depart = self.now.max(free);
-            let gone = depart + m.wire_bytes() as f64 * self.network.byte_seconds();
+            let gone = depart + m.batch_bytes(self.lanes) as f64 * self.network.byte_seconds();
             *link = (gone, Some(*message as usize));
             let behind = if free > self.now { last } else { None };
             let arrive = gone + self.network.one_way_seconds();
@@ -291,7 +312,7 @@ impl<'a> Walk<'a> {
             let mut latency = self.network.one_way_seconds();
             while let Some(flight) = self.flights[message] {
                 let m = &self.program.messages[message];
-                let bandwidth = m.wire_bytes() as f64 * self.network.byte_seconds();
+                let bandwidth = m.batch_bytes(self.lanes) as f64 * self.network.byte_seconds();
                 add(m.layer, Seconds { latency, bandwidth, ..Seconds::default() });
                 latency = 0.0;
                 match flight.behind {

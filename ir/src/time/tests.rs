@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::geometry::{ConvShape, Window};
-use crate::program::traffic::traffic;
+use crate::program::traffic::{batch_traffic, traffic};
 use crate::program::{
     Code, Inst, Instruction, Layer, Message, Phase, Port, Program, Role, Type, WeightEntry, WeightWidth,
 };
@@ -145,6 +145,42 @@ fn all_parts_add_up() {
     near(p.layers[2].total(), 0.2 + 5.0);
     near(p.busy[0], 2.0);
     near(p.busy[1], 3.0);
+}
+
+#[test]
+fn lanes_share_messages_and_cores() {
+    let b = there_and_back();
+    let n = network(100.0, 0.4, None);
+    let three = |seconds: f64| {
+        let p = predict_batch(&b.program, &rates(seconds), &n, 3).unwrap();
+        p.phase(Phase::Online).clone()
+    };
+    let p = three(0.0);
+    let payloads = (1000 - 16) + (500 - 16);
+    near(p.path.bandwidth, 0.01 * f64::from(3 * payloads + 2 * 16));
+    near(p.path.latency, 0.4);
+    // Three lanes on two cores, of a machine each.
+    near(three(1.0).path.compute, 3.0 * 5.0 / 2.0);
+    near(three(1.0).busy[0], 3.0 * 2.0);
+    let t = [1, 3].map(|lanes| batch_traffic(&b.program, lanes).unwrap());
+    assert_eq!(t[0], traffic(&b.program).unwrap());
+    let online = Phase::Online.index();
+    assert_eq!(t[1].total.bytes[online], [3 * 984 + 16, 3 * 484 + 16, 0]);
+    assert_eq!(t[1].layers[1].bytes[online], [3 * 984 + 16, 0, 0]);
+    assert_eq!((t[1].total.rounds, t[1].total.messages), (t[0].total.rounds, t[0].total.messages));
+    b.program.messages.iter().for_each(|m| assert_eq!(m.batch_bytes(1), m.wire_bytes()));
+}
+
+/// A message is a call however many lanes it has; a pass is one for each.
+#[test]
+fn lanes_make_calls_each_but_for_messages() {
+    let mut r = rates(0.0);
+    for kind in [Kind::Elements, Kind::SentBytes] {
+        r.rates.insert(kind, Rate { call_ns: 1e9, unit_ns: 0.0 });
+    }
+    let p = predict_batch(&there_and_back().program, &r, &network(f64::INFINITY, 0.0, Some(1.0)), 3).unwrap();
+    // The client's pass and message; the server's the same.
+    near(p.phase(Phase::Online).path.total(), (3.0 + 1.0) * 2.0);
 }
 
 #[test]

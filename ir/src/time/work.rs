@@ -188,6 +188,13 @@ impl Work {
         }
     }
 
+    /// The same so many times, in so many calls each.
+    pub(super) fn times(mut self, units: u64, calls: u64) -> Work {
+        self.units.iter_mut().for_each(|n| *n = n.saturating_mul(units));
+        self.calls.iter_mut().for_each(|n| *n = n.saturating_mul(calls));
+        self
+    }
+
     /// Units of a kind.
     pub fn units(&self, kind: Kind) -> u64 {
         self.units[kind.index()]

@@ -107,14 +107,17 @@ pub struct Bench {
     /// Common options.
     #[command(flatten)]
     pub common: Common,
-    /// Input, as for bcr run; the first one is used. Without it, pseudo-random numbers, always the same ones, over
-    /// the range that the network was compiled for.
+    /// Input, as for bcr run; the first one is used, or as many as --batch says. Without it, pseudo-random numbers,
+    /// always the same ones, over the range that the network was compiled for.
     #[arg(long, value_name = "FILE")]
     pub input: Option<PathBuf>,
     /// How pixels of image files become the network's input, in RON.
     #[arg(long, value_name = "FILE", requires = "input")]
     pub preprocess: Option<PathBuf>,
-    /// Sessions of one inference, behind a first one that makes the setup.
+    /// Inferences of a session, in lockstep.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch: u16,
+    /// Sessions, behind a first one that makes the setup.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Print the N layers that take most time.
@@ -140,6 +143,10 @@ pub struct Prepare {
     /// For how many inferences.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub count: u32,
+    /// Material that is made in lockstep: it shares messages and cores, and takes as much memory each. Inferences
+    /// can use it in any batch.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub batch: u16,
     /// The server; without it all three parties run on this machine.
     #[arg(long, value_name = "HOST:PORT", requires = "dealer")]
     pub server: Option<String>,

@@ -46,7 +46,7 @@ pub fn client(a: Client) -> Result<()> {
 /// `bcr prepare` with a server and a dealer elsewhere.
 pub fn prepare(a: &Prepare, server: &str, dealer: &str) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let mut options = Options { material: Some(a.material.clone()), ..options(&a.common)? };
+    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common)? };
     warn();
     let bar = progress(a.count as usize, &mut options);
     let endpoints = vec![dial(Role::Server, server, &options), dial(Role::Dealer, dealer, &options)];

@@ -50,7 +50,7 @@ pub fn run(a: Run) -> Result<()> {
 /// `bcr prepare` for all three parties.
 pub fn prepare(a: &Prepare) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let mut options = Options { material: Some(a.material.clone()), ..options(&a.common)? };
+    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common)? };
     warn();
     let bar = progress(a.count as usize, &mut options);
     let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count }, None);

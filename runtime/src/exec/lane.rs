@@ -203,7 +203,7 @@ impl<'a> Fixed<'a> {
                     return Err(ExecError::Weight { name: name.into(), got, want: len });
                 }
                 let mut buffer = Buffer::any(ty);
-                source.fill(*index as usize, bits, buffer.words_mut());
+                source.fill(*index as usize, bits, buffer.words_mut())?;
                 buffer
             }
             Inst::Input => {

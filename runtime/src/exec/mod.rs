@@ -9,6 +9,7 @@ mod meter;
 
 use std::sync::Arc;
 
+use bcc_ir::program::file::FileError;
 use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Type};
 use bcc_ir::time::narrow_weights;
 use rayon::prelude::*;
@@ -45,6 +46,9 @@ pub enum ExecError {
         /// What does not fit.
         source: WireError,
     },
+    /// The weights cannot be read.
+    #[error(transparent)]
+    WeightFile(#[from] FileError),
     /// The weights do not fit the program.
     #[error("weight '{name}' has {got} elements, the program asks for {want}; use the weights file written with it")]
     Weight {

@@ -70,7 +70,7 @@ impl Case {
                 let source = vec![(0..len as i64).collect::<Vec<i64>>()];
                 Box::new(move || {
                     let mut out = Buffer::any(Type::Ring { bits, len });
-                    source.fill(0, bits, out.words_mut());
+                    source.fill(0, bits, out.words_mut()).expect("they are in memory");
                 })
             }
             (inst, _) => {

@@ -6,7 +6,7 @@ use bcc_ir::program::{Pair, Phase, Role, Type};
 
 use super::{Endpoint, Job, Output, Party, PartyOutput, SessionError};
 use crate::channel::{Channels, Control, Link, frame, leave};
-use crate::exec::{Lane, Machine, pair_index};
+use crate::exec::{ExecError, Lane, Machine, pair_index};
 use crate::handshake::{Greeter, Hello, Met, Mode};
 use crate::keys::{Chain, Secrets};
 use crate::port::{decode, encode, signed};
@@ -81,7 +81,7 @@ impl<'a> Session<'a> {
         }
         let keeps = options.state.is_some() || options.material.is_some();
         let weights = match party.weights {
-            Some(w) if keeps => fingerprint(program, w),
+            Some(w) if keeps => fingerprint(program, w).map_err(ExecError::from)?,
             _ => [0; 32],
         };
         let binding = Binding { digest: party.digest, weights };

@@ -1,6 +1,7 @@
 //! Whole programs, measured: sessions of `bcr run`, each in fresh processes.
 
 mod report;
+mod traffic;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -31,20 +32,24 @@ pub fn bench(a: &Bench) -> Result<()> {
     let scratch = scratch.path();
     let input = match &a.input {
         Some(file) => file.clone(),
-        None => numbers(&loaded.program.input, scratch)?,
+        None => numbers(&loaded.program.input, a.batch, scratch)?,
     };
     let state = options.state.clone().unwrap_or_else(|| scratch.join("state"));
     warn();
     let bar = progress(a.runs as usize + 1, &mut options);
     let mut sessions = Vec::new();
     for number in 0..=a.runs {
-        sessions.push(session(a, &input, &state, scratch).wrap_err_with(|| format!("session {number}"))?);
+        let failed = || match a.batch {
+            1 => format!("session {number}"),
+            many => format!("session {number}, of {many} inputs"),
+        };
+        sessions.push(session(a, &input, &state, scratch).wrap_err_with(failed)?);
         bar.set_position(u64::from(number) + 1);
     }
     bar.finish_and_clear();
     let stuck = |e| miette!("the program does not run: {e:?}");
     let first = sessions.remove(0);
-    let mut report = Report::new(&loaded.program, &rates, network, first, &sessions).map_err(stuck)?;
+    let mut report = Report::new(&loaded.program, &rates, network, a.batch, first, &sessions).map_err(stuck)?;
     report.kernels = kernels.into();
     report.input = a.input.as_ref().map(|p| p.display().to_string());
     if a.json {
@@ -52,14 +57,15 @@ pub fn bench(a: &Bench) -> Result<()> {
     } else {
         say(&report.text(a.layers))?;
     }
-    report.difference().map_or(Ok(()), |d| Err(miette!("{d}")))
+    report.difference().map_or(Ok(()), Err).into_diagnostic()
 }
 
-/// One session of one inference.
+/// One session of one batch.
 fn session(a: &Bench, input: &Path, state: &Path, scratch: &Path) -> Result<Session> {
     let stats = scratch.join("stats.json");
     let mut command = Command::new(std::env::current_exe().into_diagnostic()?);
-    command.arg("run").arg(&a.common.dir).arg("--input").arg(input).args(["--count", "1"]);
+    let batch = a.batch.to_string();
+    command.arg("run").arg(&a.common.dir).arg("--input").arg(input).args(["--count", &batch, "--batch", &batch]);
     command.arg("--state").arg(state).arg("--stats").arg(&stats).arg("--profile").arg(scratch);
     command.args(["--timeout", &a.common.timeout.to_string()]);
     if let Some(file) = &a.preprocess {
@@ -82,8 +88,8 @@ fn session(a: &Bench, input: &Path, state: &Path, scratch: &Path) -> Result<Sess
     Ok(Session { stats, profiles: [client?, server?, dealer?] })
 }
 
-/// Pseudo-random numbers over a port's range, as a file.
-fn numbers(port: &Port, directory: &Path) -> Result<PathBuf> {
+/// Pseudo-random numbers over a port's range, so many inputs, as a file.
+fn numbers(port: &Port, inputs: u16, directory: &Path) -> Result<PathBuf> {
     // A bound may be beyond what the modulus holds.
     let held = (2f64.powi(i32::from(port.modulus) - 1) - 1.0) * (port.gain / 2f64.powi(i32::from(port.frac))).abs();
     let largest = port.bound.min(held * (1.0 - 1e-9));
@@ -96,8 +102,10 @@ fn numbers(port: &Port, directory: &Path) -> Result<PathBuf> {
         let unit = (z ^ (z >> 31)) as f64 / u64::MAX as f64;
         largest * (2.0 * unit - 1.0)
     };
-    let values = (0..port.shape.iter().product()).map(|_| next()).collect();
-    let array: ArrayD<f64> = ArrayD::from_shape_vec(IxDyn(&port.shape), values).into_diagnostic()?;
+    let mut shape = port.shape.clone();
+    shape.first_mut().into_iter().for_each(|n| *n = inputs.into());
+    let values = (0..shape.iter().product()).map(|_| next()).collect();
+    let array: ArrayD<f64> = ArrayD::from_shape_vec(IxDyn(&shape), values).into_diagnostic()?;
     let path = directory.join("x.npy");
     let failed = || format!("cannot write {}", path.display());
     let file = std::fs::File::create(&path).into_diagnostic().wrap_err_with(failed)?;

@@ -1,12 +1,13 @@
 //! What was measured, for people and as JSON.
 
-use bcc_ir::program::traffic::{LayerTraffic, Stuck, traffic};
+use bcc_ir::program::traffic::{Stuck, batch_traffic};
 use bcc_ir::program::{Phase, Program, Role};
-use bcc_ir::time::{Network, Rates, predict};
-use bcc_runtime::stats::{Bytes, PhaseStats, Stats};
+use bcc_ir::time::{Network, Rates, predict_batch};
+use bcc_runtime::stats::{PhaseStats, Stats};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::traffic::{Difference, Traffic, difference};
 use crate::cli::profile::Profile;
 
 /// What one session left.
@@ -56,28 +57,6 @@ impl<T> Parties<T> {
     }
 }
 
-/// Rounds and bytes of a phase.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Traffic {
-    rounds: u64,
-    bytes: Bytes,
-}
-
-impl Traffic {
-    fn measured(p: &PhaseStats) -> Traffic {
-        Traffic { rounds: p.rounds, bytes: p.bytes }
-    }
-
-    fn program(t: &LayerTraffic, phase: Phase) -> Traffic {
-        let [client, server, dealer] = t.bytes[phase.index()];
-        Traffic { rounds: t.rounds[phase.index()], bytes: Bytes { client, server, dealer } }
-    }
-
-    fn total(&self) -> u64 {
-        self.bytes.client + self.bytes.server + self.bytes.dealer
-    }
-}
-
 /// What the model of time says.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Predicted {
@@ -104,11 +83,19 @@ pub struct PhaseReport {
     busy: Parties<Spread>,
 }
 
-/// Both phases of an inference together.
+/// Both phases of a batch together.
 #[derive(Clone, Debug, Serialize)]
 pub struct TotalReport {
     seconds: Spread,
     predicted: Predicted,
+}
+
+/// Seconds of a session, for each of its inferences.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct PerImage {
+    offline: Spread,
+    online: Spread,
+    total: Spread,
 }
 
 /// Median seconds of computing for a layer.
@@ -130,6 +117,8 @@ impl LayerReport {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub runs: usize,
+    /// Inferences of a session, in lockstep.
+    pub batch: u16,
     pub input: Option<String>,
     pub kernels: String,
     pub network: Network,
@@ -138,10 +127,13 @@ pub struct Report {
     pub offline: PhaseReport,
     pub online: PhaseReport,
     pub total: TotalReport,
+    pub per_image: PerImage,
+    /// Offline and online.
+    pub images_per_second: Spread,
     pub peak_bytes: Parties<Option<Spread>>,
     pub layers: Vec<LayerReport>,
     #[serde(skip)]
-    difference: Option<String>,
+    difference: Option<Difference>,
 }
 
 fn stats(s: &Session, phase: Phase) -> &PhaseStats {
@@ -162,30 +154,23 @@ impl Report {
         program: &Program,
         rates: &Rates,
         network: Network,
+        batch: u16,
         first: Session,
         sessions: &[Session],
     ) -> Result<Report, Stuck> {
-        let own = traffic(program)?.total;
-        let prediction = predict(program, rates, &network)?;
-        let mut difference = None;
+        let own = batch_traffic(program, batch)?.total;
+        let prediction = predict_batch(program, rates, &network, batch)?;
+        let mut different = None;
         let mut phase = |phase: Phase, sessions: &[Session]| {
             let program = Traffic::program(&own, phase);
             let of = |s: &Session| Traffic::measured(stats(s, phase));
-            let measured = sessions.iter().map(of).find(|t| *t != program).unwrap_or(program);
-            if measured != program && difference.is_none() {
-                difference = Some(format!(
-                    "the {phase} phase took {} rounds and {} bytes, and the program says {} and {}",
-                    measured.rounds,
-                    measured.total(),
-                    program.rounds,
-                    program.total()
-                ));
-            }
+            let found = difference(phase, program, sessions.iter().map(of)).err();
+            different = different.or(found);
             let seconds = Spread::of(sessions.iter().map(|s| stats(s, phase).seconds));
             PhaseReport {
                 seconds,
                 predicted: Predicted::new(prediction.phase(phase).path.total(), seconds),
-                measured,
+                measured: found.map_or(program, |d| d.measured),
                 program,
                 busy: Parties::of(|r| Spread::of(sessions.iter().map(|s| busy(s, r, phase).iter().sum()))),
             }
@@ -195,6 +180,9 @@ impl Report {
         let (offline, online) = (phase(Phase::Offline, sessions), phase(Phase::Online, sessions));
         let both = |s: &Session| s.stats.phases.offline.seconds + s.stats.phases.online.seconds;
         let seconds = Spread::of(sessions.iter().map(both));
+        let images = f64::from(batch);
+        let each = |s: Spread| Spread { median: s.median / images, min: s.min / images, max: s.max / images };
+        let per_image = PerImage { offline: each(offline.seconds), online: each(online.seconds), total: each(seconds) };
         let predicted = Predicted::new(offline.predicted.seconds + online.predicted.seconds, seconds);
         let layer = |(i, l): (usize, &bcc_ir::program::Layer)| {
             let median = |r: Role, p: Phase| {
@@ -213,6 +201,7 @@ impl Report {
         };
         Ok(Report {
             runs: sessions.len(),
+            batch,
             input: None,
             kernels: String::new(),
             network,
@@ -220,23 +209,29 @@ impl Report {
             offline,
             online,
             total: TotalReport { seconds, predicted },
+            per_image,
+            images_per_second: Spread::of(sessions.iter().map(|s| images / both(s))),
             peak_bytes: Parties::of(peak),
             layers: program.layers.iter().enumerate().map(layer).collect(),
-            difference,
+            difference: different,
         })
     }
 
     /// Where rounds or bytes are not the program's.
-    pub fn difference(&self) -> Option<&str> {
-        self.difference.as_deref()
+    pub fn difference(&self) -> Option<Difference> {
+        self.difference
     }
 
     /// Tables, the last one of the `most` layers that take most time.
     pub fn text(&self, most: usize) -> String {
         let n = &self.network;
         let input = self.input.as_deref().unwrap_or("pseudo-random numbers");
-        let mut text = format!("medians of {} runs on {input}, {}, {} kernels\n", self.runs, n.name, self.kernels);
-        text += &(self.phases().to_string() + "\n" + &self.parties().to_string() + "\n");
+        let runs = match self.batch {
+            1 => format!("{} runs", self.runs),
+            many => format!("{} runs of {many} inferences in lockstep", self.runs),
+        };
+        let mut text = format!("medians of {runs} on {input}, {}, {} kernels\n", n.name, self.kernels);
+        text += &(self.phases().to_string() + "\n" + &self.images() + "\n" + &self.parties().to_string() + "\n");
         if most > 0 {
             text += &(self.by_layer(most).to_string() + "\n");
         }
@@ -252,7 +247,7 @@ impl Report {
         };
         let phases = [("setup", self.setup.as_ref()), ("offline", Some(&self.offline)), ("online", Some(&self.online))];
         for (name, p) in phases.into_iter().filter_map(|(name, p)| p.map(|p| (name, p))) {
-            let traffic = [p.measured.rounds.to_string(), megabytes(p.measured.total() as f64)];
+            let traffic = [p.measured.rounds().to_string(), megabytes(p.measured.total() as f64)];
             t.add_row([&[name.to_string()], &times(&p.seconds, &p.predicted)[..], &traffic].concat());
         }
         let total = times(&self.total.seconds, &self.total.predicted);
@@ -260,14 +255,19 @@ impl Report {
         t
     }
 
+    fn images(&self) -> String {
+        let PerImage { offline, online, total } = &self.per_image;
+        format!(
+            "an image: {:.4} s offline, {:.4} s online, {:.4} s in all; {:.2} images a second",
+            offline.median, online.median, total.median, self.images_per_second.median
+        )
+    }
+
     fn parties(&self) -> Table {
         let head = ["party", "busy offline, s", "busy online, s", "MB offline", "MB online", "peak, MB"];
         let mut t = table(&head.map(String::from));
         for role in Role::ALL {
-            let sent = |p: &PhaseReport| {
-                let b = p.measured.bytes;
-                megabytes([b.client, b.server, b.dealer][role.index()] as f64)
-            };
+            let sent = |p: &PhaseReport| megabytes(p.measured.sent(role) as f64);
             let busy = |p: &PhaseReport| format!("{:.4}", p.busy.get(role).median);
             let peak = self.peak_bytes.get(role).map_or("unknown".into(), |s| format!("{:.0}", s.median / 1e6));
             let (f, n) = (&self.offline, &self.online);
