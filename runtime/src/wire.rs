@@ -30,31 +30,28 @@ pub enum WireError {
     },
 }
 
-/// Appends a buffer's bytes, [`Type::wire_bytes`] many.
-pub fn pack(buffer: &Buffer, out: &mut Vec<u8>) {
+/// Writes a buffer's bytes, [`Type::wire_bytes`] many, to the front of `out`, and gives what is behind them.
+pub fn pack<'a>(buffer: &Buffer, out: &'a mut [u8]) -> &'a mut [u8] {
+    let (out, rest) = out.split_at_mut(buffer.ty().wire_bytes() as usize);
     match buffer {
         Buffer::Ring { bits, values } => {
-            let start = out.len();
-            out.resize(start + packed_len(*bits, values.len()), 0);
-            let place = &mut out[start..];
             if values.len() < 2 * PART {
-                packed::pack(*bits, values, place);
+                packed::pack(*bits, values, out);
             } else {
-                let places = place.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
+                let places = out.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
                 places.for_each(|(out, values)| packed::pack(*bits, values, out));
             }
         }
         Buffer::Bits { len, words, .. } => {
-            if *len == 0 {
-                return;
-            }
-            for plane in words.chunks_exact(stride(*len)) {
-                let end = out.len() + len.div_ceil(8);
-                out.extend(plane.iter().flat_map(|w| w.to_le_bytes()));
-                out.truncate(end);
+            let planes = words.chunks_exact(stride(*len).max(1));
+            for (plane, row) in planes.zip(out.chunks_exact_mut(len.div_ceil(8).max(1))) {
+                let (whole, last) = row.as_chunks_mut();
+                whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
+                last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
             }
         }
     }
+    rest
 }
 
 /// A buffer of type `ty` from exactly its bytes.
@@ -77,10 +74,12 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
             let mut seen = 0;
             let planes = buffer.words_mut().chunks_exact_mut(stride(len).max(1));
             for (plane, row) in planes.zip(bytes.chunks_exact(len.div_ceil(8).max(1))) {
-                for (w, b) in plane.iter_mut().zip(row.chunks(8)) {
+                let (whole, last) = row.as_chunks();
+                plane.iter_mut().zip(whole).for_each(|(w, b)| *w = u64::from_le_bytes(*b));
+                if !last.is_empty() {
                     let mut word = [0u8; 8];
-                    word[..b.len()].copy_from_slice(b);
-                    *w = u64::from_le_bytes(word);
+                    word[..last.len()].copy_from_slice(last);
+                    plane[whole.len()] = u64::from_le_bytes(word);
                 }
                 seen |= plane[plane.len() - 1];
             }
@@ -103,9 +102,9 @@ mod tests {
         types.extend([1, 7, 8, 9, 63, 64, 65, 200].map(|len| Type::Bits { planes: 3, len }));
         for (i, ty) in types.into_iter().enumerate() {
             let buffer = draw(&Key::new([3; 16]), i as u32, ty);
-            let mut bytes = Vec::new();
-            pack(&buffer, &mut bytes);
-            assert_eq!(bytes.len() as u64, ty.wire_bytes(), "{ty}");
+            let mut bytes = vec![0xff; ty.wire_bytes() as usize + 1];
+            assert_eq!(pack(&buffer, &mut bytes), [0xff], "{ty}");
+            bytes.pop();
             let back = unpack(ty, &bytes).unwrap();
             assert!(back.words() == buffer.words() && back.ty() == ty, "{ty}");
         }

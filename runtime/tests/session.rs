@@ -283,8 +283,8 @@ fn broken_frames_are_refused() {
         (|f| f[8..16].copy_from_slice(&(1u64 << 60).to_le_bytes()), "announced 1152921504606846976 bytes"),
         (|f| f[0] ^= 1, "must run the same program"),
         (|f| f[8] ^= 1, "the server expects"),
-        // The highest byte of the first 26-bit element.
-        (|f| f[19] |= 0xfc, "malformed"),
+        // Behind the last of 90 elements of 26 bits.
+        (|f| *f.last_mut().unwrap() |= 0x80, "malformed"),
     ];
     for (change, message) in changes {
         for transport in [Transport::Memory, Transport::Tcp] {

@@ -96,12 +96,14 @@ impl fmt::Display for Control {
     }
 }
 
-/// An empty frame with room for the header in front and capacity for `bytes` in all.
+/// A frame of `bytes` in all, of any content, all of which is to be written.
 pub fn new_frame(bytes: usize) -> Vec<u8> {
-    // Packing odd widths writes up to 8 bytes past the end.
-    let mut frame = spare::take(bytes + 8);
-    frame.clear();
-    frame.resize(Header::BYTES, 0);
+    let mut frame = spare::take(bytes);
+    frame.resize(bytes, 0);
+    // So that tests notice what was not written.
+    if cfg!(debug_assertions) {
+        frame.fill(0xa5);
+    }
     frame
 }
 
@@ -121,7 +123,7 @@ pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {
     let mut frame = new_frame(Header::BYTES + payload.len());
     let header = Header { index: control as u32, depth: 0, len: payload.len() as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
-    frame.extend_from_slice(payload);
+    frame[Header::BYTES..].copy_from_slice(payload);
     frame
 }
 

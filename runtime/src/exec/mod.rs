@@ -21,7 +21,7 @@ pub use lane::Lane;
 pub use meter::Meter;
 
 use crate::buffer::Buffer;
-use crate::channel::{ChannelError, Channels, new_frame};
+use crate::channel::{ChannelError, Channels, Header, new_frame};
 use crate::kernels::Kernels;
 use crate::plan::Plan;
 use crate::prg::Key;
@@ -163,13 +163,16 @@ impl<'a> Machine<'a> {
                 Inst::Send { message: number } => {
                     let m = message(*number)?;
                     each(lanes, |lane| fixed.bring(lane, &instruction.inputs))?;
-                    let mut frame = new_frame(m.wire_bytes() as usize * lanes.len().max(1));
+                    let mut parts = Vec::with_capacity(lanes.len() * instruction.inputs.len());
                     for lane in lanes.iter() {
                         for b in &instruction.inputs {
-                            let part = fixed.buffer(lane, *b).ok_or(unverified("an operand is missing"))?;
-                            wire::pack(part, &mut frame);
+                            parts.push(fixed.buffer(lane, *b).ok_or(unverified("an operand is missing"))?);
                         }
                     }
+                    let bytes: u64 = parts.iter().map(|part| part.ty().wire_bytes()).sum();
+                    let mut frame = new_frame(Header::BYTES + bytes as usize);
+                    let place = &mut frame[Header::BYTES..];
+                    parts.into_iter().fold(place, |place, part| wire::pack(part, place));
                     channels.send(*number, m, frame)?;
                 }
                 Inst::Receive { message: number } => {
@@ -289,7 +292,7 @@ fn each(lanes: &mut [Lane], f: impl Fn(&mut Lane) -> Result<(), ExecError> + Sen
 }
 
 fn packed(buffer: &Buffer) -> Stored {
-    let mut bytes = Vec::with_capacity(buffer.ty().wire_bytes() as usize + 8);
+    let mut bytes = Zeroizing::new(vec![0; buffer.ty().wire_bytes() as usize]);
     wire::pack(buffer, &mut bytes);
-    (buffer.ty(), Zeroizing::new(bytes))
+    (buffer.ty(), bytes)
 }

@@ -45,8 +45,8 @@ impl Keystream {
             }
             #[cfg(target_arch = "x86_64")]
             Keystream::Vaes(keys) => {
-                // SAFETY: such a key is made only where the instructions are.
                 let (whole, rest) = out.as_chunks_mut();
+                // SAFETY: such a key is made only where the instructions are.
                 unsafe { x86::fill(keys, stream, first, whole) };
                 if !rest.is_empty() {
                     let mut last = [[[0; 16]; x86::BLOCKS]; 1];

@@ -40,7 +40,7 @@ pub struct Measured {
 /// The interpreter's way of sending: pack into a new frame, hand it to the link.
 fn send(link: &mut TcpLink, buffer: &Buffer) -> Result<(), LinkError> {
     let mut frame = new_frame(Header::BYTES + buffer.ty().wire_bytes() as usize);
-    wire::pack(buffer, &mut frame);
+    wire::pack(buffer, &mut frame[Header::BYTES..]);
     let header = Header { index: 0, depth: 1, len: (frame.len() - Header::BYTES) as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
     link.send(frame)
