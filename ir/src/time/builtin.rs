@@ -3,44 +3,44 @@
 use super::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
-/// `cargo run --release -p bcc-runtime -- rates -o rates.ron` on two cores of a shared
+/// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of five, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
 const RATES: [(Kind, f64, f64); 28] = [
-    (Kind::ConvMacs, 20523.0, 0.0179),
-    (Kind::ConvTaps, 0.0, 1.7237),
-    (Kind::ConvWeights, 0.0, 1.4259),
-    (Kind::DepthwiseMacs, 17169.0, 0.8388),
-    (Kind::DenseMacs, 203.0, 0.513),
-    (Kind::PoolTaps, 703.0, 1.4059),
-    (Kind::Elements, 215.0, 0.2749),
-    (Kind::Transposed, 557.0, 2.0377),
-    (Kind::Gathered, 297.0, 0.3866),
-    (Kind::Weights, 0.0, 6.5772),
-    (Kind::DrawnBytes, 702.0, 0.0928),
-    (Kind::DrawnElements, 0.0, 1.4956),
-    (Kind::BitWords, 108.0, 0.319),
-    (Kind::ToBits, 22.0, 1.2456),
-    (Kind::FromBits, 170.0, 0.8382),
-    (Kind::Wraps, 90.0, 0.39),
-    (Kind::BlockElements, 117.0, 0.2325),
-    (Kind::SelectElements, 238.0, 2.3595),
-    (Kind::SumRuns, 0.0, 0.0316),
-    (Kind::GateRuns, 0.0, 0.7633),
-    (Kind::SelectRuns, 0.0, 0.5478),
-    (Kind::NibbleProducts, 379.0, 12.5009),
-    (Kind::NibbleOpens, 669.0, 13.4567),
-    (Kind::CarryProducts, 2287.0, 0.6856),
-    (Kind::CarryOpens, 4061.0, 0.738),
-    (Kind::SentBytes, 4738.0, 0.1197),
-    (Kind::ReceivedBytes, 6770.0, 0.1745),
-    (Kind::FreshBytes, 0.0, 0.5141),
+    (Kind::ConvMacs, 22222.0, 0.0172),
+    (Kind::ConvTaps, 0.0, 2.2011),
+    (Kind::ConvWeights, 0.0, 1.9292),
+    (Kind::DepthwiseMacs, 12283.0, 0.7836),
+    (Kind::DenseMacs, 254.0, 0.8116),
+    (Kind::PoolTaps, 320.0, 2.4045),
+    (Kind::Elements, 193.0, 0.4309),
+    (Kind::Transposed, 385.0, 2.7389),
+    (Kind::Gathered, 308.0, 0.4315),
+    (Kind::Weights, 197.0, 0.342),
+    (Kind::DrawnBytes, 927.0, 0.0576),
+    (Kind::DrawnElements, 0.0, 1.1487),
+    (Kind::BitWords, 127.0, 0.4474),
+    (Kind::ToBits, 85.0, 1.4287),
+    (Kind::FromBits, 220.0, 0.9801),
+    (Kind::Wraps, 126.0, 0.4064),
+    (Kind::BlockElements, 219.0, 0.4739),
+    (Kind::SelectElements, 535.0, 2.9933),
+    (Kind::SumRuns, 0.0, 0.0),
+    (Kind::GateRuns, 0.0, 0.9351),
+    (Kind::SelectRuns, 0.0, 0.9879),
+    (Kind::NibbleProducts, 41564.0, 21.7451),
+    (Kind::NibbleOpens, 617.0, 18.6107),
+    (Kind::CarryProducts, 4594.0, 1.127),
+    (Kind::CarryOpens, 7656.0, 1.2646),
+    (Kind::SentBytes, 6332.0, 0.1155),
+    (Kind::ReceivedBytes, 5508.0, 0.1628),
+    (Kind::FreshBytes, 0.0, 0.6118),
 ];
 
 /// What the machine's two processors are worth together.
-const CORES: f64 = 2.0;
+const CORES: f64 = 1.2;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.824e9, 4.191e-5);
+const LOOPBACK: (f64, f64) = (2.633e9, 1.11e-4);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

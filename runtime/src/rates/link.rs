@@ -28,6 +28,8 @@ const REPEATS: usize = 5;
 /// Sizes: nothing much, what fits into the system's buffers, and a layer's worth.
 const TINY: usize = 16;
 const MIDDLE: usize = 1 << 14;
+/// How long a party computes at a time, at least.
+const TURN: Duration = Duration::from_millis(1);
 const LARGE: usize = 1 << 18;
 
 /// Rates of messages.
@@ -174,6 +176,11 @@ fn exchange(
     let mut turns = Vec::new();
     for _ in 0..5 * MESSAGES {
         give(Order::Echo(TINY))?;
+        // A party computes while its peer waits for it, long enough for the peer's core to sleep.
+        let busy = Instant::now();
+        while busy.elapsed() < TURN {
+            std::hint::spin_loop();
+        }
         let start = Instant::now();
         send(here, &small)?;
         receive(here, ty(TINY))?;
