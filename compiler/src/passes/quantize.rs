@@ -277,11 +277,11 @@ impl Attempt {
         // A few layers of large values or block sums give up bits of their weights, rather than all a byte of the ring.
         let least = self.weight_frac.saturating_sub(FEWER_WEIGHT_BITS).max(1);
         let fits = |bits: u32| (least..=self.weight_frac).rev().find(|g| bits + u32::from(*g) <= u32::from(self.ring));
-        // Room for the block sums of the gates behind, where a refresh can make it.
-        let sums = self.sums_ahead(id);
-        let with_sums = fits(value.max(sums));
-        let asked = with_sums.or_else(|| fits(value)).unwrap_or(self.weight_frac);
-        let need = u32::from(asked) + if with_sums.is_some() { value.max(sums) } else { value };
+        // Room for the sums and the gates behind, where a refresh can make it.
+        let whole = value.max(self.bits_ahead(id));
+        let with_all = fits(whole);
+        let asked = with_all.or_else(|| fits(value)).unwrap_or(self.weight_frac);
+        let need = u32::from(asked) + if with_all.is_some() { whole } else { value };
         self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
         let operand = self.dealt_operand(operand, need)?;
         self.graph.set_operand(id, 0, operand);
@@ -426,12 +426,17 @@ impl Attempt {
         sum.map_or(0, |(s, _)| bits(s / unit, self.spare(id)))
     }
 
-    /// Bits of the block sums of the gates that a value goes to, without a linear layer between.
-    fn sums_ahead(&self, id: NodeId) -> u32 {
+    /// Bits of what a value becomes on its way to gates, without a linear layer between, and of the gates' block sums.
+    fn bits_ahead(&self, id: NodeId) -> u32 {
+        let unit = (-f64::from(self.frac)).exp2();
         let of = |u: NodeId| match self.graph.node(u).op {
             Op::Conv { .. } | Op::Dense { .. } => 0,
             Op::BlockRelu { .. } | Op::Clip { .. } => self.sum_bits(u),
-            _ => self.sums_ahead(u),
+            Op::Add | Op::Sub => {
+                let own = self.graph.node(u).range.map_or(0, |r| bits(r.bound / unit, 1));
+                own.max(self.bits_ahead(u))
+            }
+            _ => self.bits_ahead(u),
         };
         self.graph.users(id).into_iter().map(of).max().unwrap_or(0)
     }
