@@ -118,15 +118,16 @@ pub(super) fn fresh_bytes(code: &Code) -> [Vec<u64>; 3] {
 mod tests {
     use super::*;
 
+    fn ring(len: usize) -> Type {
+        Type::Ring { bits: 8, len }
+    }
+
+    fn i(inst: Inst, inputs: &[u32], outputs: &[u32]) -> Instruction {
+        Instruction { inst, inputs: inputs.to_vec(), outputs: outputs.to_vec(), layer: 0 }
+    }
+
     #[test]
     fn buffers_come_and_go() {
-        let ring = |len| Type::Ring { bits: 8, len };
-        let i = |inst: Inst, inputs: &[u32], outputs: &[u32]| Instruction {
-            inst,
-            inputs: inputs.to_vec(),
-            outputs: outputs.to_vec(),
-            layer: 0,
-        };
         let code = Code {
             buffers: vec![ring(10), ring(10), ring(30), Type::Bits { planes: 3, len: 65 }, ring(1)],
             phases: [
@@ -149,13 +150,6 @@ mod tests {
 
     #[test]
     fn masks_and_messages_wait_as_less() {
-        let ring = |len| Type::Ring { bits: 8, len };
-        let i = |inst: Inst, inputs: &[u32], outputs: &[u32]| Instruction {
-            inst,
-            inputs: inputs.to_vec(),
-            outputs: outputs.to_vec(),
-            layer: 0,
-        };
         let code = Code {
             buffers: vec![ring(10), ring(20), ring(40), ring(20)],
             phases: [

@@ -2,11 +2,16 @@
 //! payload.
 
 use std::fmt;
+use std::time::Duration;
 
 use bcc_ir::program::Role;
 
 use super::spare;
 
+/// How often a link that is kept alive shows it, where nothing else is sent.
+pub(super) const BEAT: Duration = Duration::from_millis(200);
+/// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
+pub(super) const SLOWEST: u64 = 1024;
 /// Longest reason of an abort.
 pub const ABORT_LIMIT: usize = 1024;
 

@@ -1,7 +1,9 @@
 //! Messages between a party and its two peers: counted, labelled with their round, checked.
 
+mod error;
 pub mod frame;
 mod memory;
+mod payload;
 mod shape;
 mod spare;
 mod tcp;
@@ -10,81 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bcc_ir::program::{Message, Phase, Role};
-use thiserror::Error;
 
-use crate::words::Words;
-
+pub use error::{ChannelError, LinkError};
 pub use frame::{Control, Header, new_frame};
 pub use memory::{MemoryLink, memory_pair};
+pub use payload::Payload;
 pub use shape::{Shape, ShapeError};
 pub use tcp::{TcpLink, accept, connect};
-
-/// What a link reports; [`ChannelError`] adds who and what.
-#[derive(Debug, Error)]
-pub enum LinkError {
-    /// Nothing came for the given time.
-    #[error("nothing arrived in time")]
-    Timeout,
-    /// The other end is gone.
-    #[error("the connection was closed")]
-    Closed,
-    /// A frame ended early.
-    #[error("a frame broke off after {got} of {want} bytes")]
-    Truncated {
-        /// Bytes that came.
-        got: usize,
-        /// Bytes announced.
-        want: usize,
-    },
-    /// The system failed.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-}
-
-/// Bytes of a received frame behind its header.
-pub struct Payload(Content);
-
-enum Content {
-    /// The whole frame.
-    Frame(Vec<u8>),
-    /// That many bytes.
-    Read(Words, usize),
-}
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        if let Content::Frame(frame) = &mut self.0 {
-            spare::give(std::mem::take(frame));
-        }
-    }
-}
-
-impl Payload {
-    /// That of a frame, which has a header.
-    fn of_frame(frame: Vec<u8>) -> Payload {
-        Payload(Content::Frame(frame))
-    }
-
-    /// Room for `len` bytes, to be filled.
-    fn room(len: usize) -> Payload {
-        Payload(Content::Read(Words::any(len.div_ceil(8)), len))
-    }
-
-    /// The bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Content::Frame(frame) => &frame[Header::BYTES..],
-            Content::Read(words, len) => &bytemuck::cast_slice(words)[..*len],
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
-            Content::Frame(frame) => &mut frame[Header::BYTES..],
-            Content::Read(words, len) => &mut bytemuck::cast_slice_mut(words)[..*len],
-        }
-    }
-}
 
 /// One connection to one peer. Frames arrive whole and in order.
 pub trait Link: Send {
@@ -117,104 +51,8 @@ pub trait Link: Send {
     fn finish(&mut self, timeout: Duration) -> Result<(), LinkError>;
 }
 
-/// Why a message did not come or go.
-#[derive(Debug, Error)]
-pub enum ChannelError {
-    /// Nothing came.
-    #[error("no message from the {peer} for {} s (waiting for {waiting})", seconds(timeout))]
-    Timeout {
-        /// Whom we wait for.
-        peer: Role,
-        /// For how long.
-        timeout: Duration,
-        /// What we wait for.
-        waiting: String,
-    },
-    /// The peer is gone.
-    #[error("the {peer} closed the connection ({waiting})")]
-    Closed {
-        /// Who.
-        peer: Role,
-        /// What we waited for or sent.
-        waiting: String,
-    },
-    /// The peer says that it stopped, and why.
-    #[error("the {peer} stopped: {reason}")]
-    Aborted {
-        /// Who.
-        peer: Role,
-        /// Its reason.
-        reason: String,
-    },
-    /// Another message came than the program says.
-    #[error("the {peer} sent {got} where the {me} waits for {waiting}; both must run the same program")]
-    Unexpected {
-        /// Sender.
-        peer: Role,
-        /// Receiver.
-        me: Role,
-        /// What came.
-        got: String,
-        /// What should have come.
-        waiting: String,
-    },
-    /// A message of another size came.
-    #[error("the {peer} announced {got} bytes for {waiting}, the {me} expects {want}; both must run the same program")]
-    Length {
-        /// Sender.
-        peer: Role,
-        /// Receiver.
-        me: Role,
-        /// Message.
-        waiting: String,
-        /// Announced.
-        got: u64,
-        /// Expected.
-        want: u64,
-    },
-    /// A message broke off.
-    #[error("the {peer}'s frame broke off after {got} of {want} bytes ({waiting})")]
-    Truncated {
-        /// Sender.
-        peer: Role,
-        /// Message.
-        waiting: String,
-        /// Bytes that came.
-        got: usize,
-        /// Bytes announced.
-        want: usize,
-    },
-    /// There is no connection to the peer.
-    #[error("the {me} has no connection to the {peer} ({waiting})")]
-    NoLink {
-        /// This party.
-        me: Role,
-        /// The peer.
-        peer: Role,
-        /// Message.
-        waiting: String,
-    },
-    /// The system failed.
-    #[error("connection to the {peer} failed ({waiting}): {source}")]
-    Io {
-        /// The peer.
-        peer: Role,
-        /// Message.
-        waiting: String,
-        /// Reason.
-        source: std::io::Error,
-    },
-    /// A test hook killed this party.
-    #[error("the {0} was killed by a test")]
-    Killed(Role),
-}
-
 /// Unread frames of a peer that has gone, among which its reason is looked for.
 const LAST_WORDS: usize = 1000;
-
-fn seconds(timeout: &Duration) -> f64 {
-    (timeout.as_secs_f64() * 10.0).round() / 10.0
-}
 
 /// A frame as the hooks see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

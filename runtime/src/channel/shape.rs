@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bcc_ir::time::Network;
 use thiserror::Error;
 
-use super::tcp::{BEAT, SLOWEST};
+use super::frame::{BEAT, SLOWEST};
 
 /// What arrives in this time is written at once.
 const PIECE_SECONDS: f64 = 2e-3;

@@ -16,17 +16,12 @@ use std::time::{Duration, Instant};
 
 use bcc_ir::program::Role;
 
-use super::frame::alive;
+use super::frame::{BEAT, SLOWEST, alive};
 use super::shape::{Flight, Line, Shape};
 use super::{Control, Header, Link, LinkError, Payload, spare};
 
-/// How often a link that is kept alive shows it, where nothing else is sent.
-pub(super) const BEAT: Duration = Duration::from_millis(200);
 /// Before the handshake is over.
 const SILENT: u32 = u32::MAX;
-/// Bytes per second that a peer must manage: one that sends a byte now and then is not waited for.
-pub(super) const SLOWEST: u64 = 1024;
-
 /// A TCP connection to a peer.
 pub struct TcpLink {
     stream: TcpStream,
