@@ -91,8 +91,8 @@ const LEAST_FACTOR_BITS: u32 = 6;
 /// Inputs of up to 2^4 have all the fraction bits of other values.
 const INPUT_MAGNITUDE_BITS: f64 = 4.0;
 const MOST_WEIGHT_BITS: u8 = 24;
-/// By how many fraction bits a layer's weights may fall short of what was asked for.
-const FEWER_WEIGHT_BITS: u8 = 2;
+/// One layer in so many may have a fraction bit fewer in its weights than was asked for.
+const SHARE: usize = 16;
 
 /// Quantizes a graph with ranges.
 pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError> {
@@ -105,10 +105,13 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError
         Some(r) => return Err(QuantizeError::Ring(r)),
         None => (16..=64).step_by(8).collect(),
     };
+    let linear = graph.topo().into_iter().filter(|id| matches!(graph.node(*id).op, Op::Conv { .. } | Op::Dense { .. }));
+    let linear = linear.count();
     let real = graph.take_const_data();
     let mut last = None;
     for ring in rings {
-        let attempt = Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new() };
+        let fewer = linear / SHARE;
+        let attempt = Attempt { graph: graph.clone(), ring, frac, weight_frac, dealt: BTreeMap::new(), fewer };
         match attempt.run().and_then(|g| finish(g, &real)) {
             Ok(g) => {
                 *graph = g;
@@ -136,6 +139,8 @@ struct Attempt {
     weight_frac: u8,
     /// Dealt versions of values, made for linear layers.
     dealt: BTreeMap<NodeId, NodeId>,
+    /// How many more layers may have a fraction bit fewer in their weights than was asked for.
+    fewer: usize,
 }
 
 /// The least common multiple, if it has no more than [`DIVISION_BITS`] bits.
@@ -274,14 +279,20 @@ impl Attempt {
     fn linear(&mut self, id: NodeId, operand: NodeId) -> Result<(), QuantizeError> {
         let unit = (-f64::from(self.frac)).exp2();
         let value = bits(self.range(id)?.bound / unit, 1);
-        // A few layers of large values or block sums give up bits of their weights, rather than all a byte of the ring.
-        let least = self.weight_frac.saturating_sub(FEWER_WEIGHT_BITS).max(1);
+        // A few layers of large values or block sums give up a bit of their weights, rather than all a byte of the ring.
+        let least = self.weight_frac.saturating_sub(1).max(1);
         let fits = |bits: u32| (least..=self.weight_frac).rev().find(|g| bits + u32::from(*g) <= u32::from(self.ring));
         // Room for the sums and the gates behind, where a refresh can make it.
         let whole = value.max(self.bits_ahead(id));
-        let with_all = fits(whole);
-        let asked = with_all.or_else(|| fits(value)).unwrap_or(self.weight_frac);
-        let need = u32::from(asked) + if with_all.is_some() { whole } else { value };
+        let mut asked = fits(whole).or_else(|| fits(value)).unwrap_or(self.weight_frac);
+        if asked < self.weight_frac {
+            match self.fewer.checked_sub(1) {
+                Some(left) => self.fewer = left,
+                None => asked = self.weight_frac,
+            }
+        }
+        let room = whole + u32::from(asked) <= u32::from(self.ring);
+        let need = u32::from(asked) + if room { whole } else { value };
         self.fit(id, need, self.ring, "a quarter of the modulus must hold its values after truncation")?;
         let operand = self.dealt_operand(operand, need)?;
         self.graph.set_operand(id, 0, operand);

@@ -28,6 +28,8 @@ pub struct Lane {
     /// The opened output at the client, modulo its port's modulus.
     pub output: Option<Vec<u64>>,
     buffers: Vec<Option<Buffer>>,
+    /// Buffers that the observer has seen: a mask that is drawn again is the same.
+    shown: Vec<bool>,
     /// What was received before the input and is read with it: as bytes, which are fewer, until it is read.
     sealed: Vec<Option<Sealed>>,
 }
@@ -43,7 +45,8 @@ impl Lane {
     pub(super) fn new(code: &Code, inference: u32, keys: [Option<Key>; 2]) -> Lane {
         let buffers = code.buffers.iter().map(|_| None).collect();
         let sealed = code.buffers.iter().map(|_| None).collect();
-        Lane { inference, keys, buffers, sealed, ..Lane::default() }
+        let shown = vec![false; code.buffers.len()];
+        Lane { inference, keys, buffers, shown, sealed, ..Lane::default() }
     }
 
     pub(super) fn get(&self, b: BufferId) -> Option<&Buffer> {
@@ -128,7 +131,9 @@ impl<'a> Fixed<'a> {
     }
 
     pub fn write(&self, lane: &mut Lane, b: BufferId, buffer: Buffer) {
-        if let Some(observer) = &self.observer {
+        if let (Some(observer), Some(shown)) = (&self.observer, lane.shown.get_mut(b as usize))
+            && !std::mem::replace(shown, true)
+        {
             observer(self.role, lane.inference, b, &buffer);
         }
         if let Some(place) = lane.buffers.get_mut(b as usize) {

@@ -81,7 +81,7 @@ pub fn pair_index(pair: Pair) -> usize {
     }
 }
 
-/// Sees every buffer of every role when it is written: role, inference, number, value. For checks
+/// Sees every buffer of every role when it is written first: role, inference, number, value. For checks
 /// that open the shares of [`Program::taps`]; never set where parties are real.
 pub type Observer = Arc<dyn Fn(Role, u32, BufferId, &Buffer) + Send + Sync>;
 
