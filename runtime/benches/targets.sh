@@ -15,19 +15,21 @@ out=$root/target/targets
 photos=$root/models/fetched
 runs=${RUNS:-5}
 
-# case | network | photos | options of bcc compile | options of bcr bench
+# case | network | photos, if it needs any | options of bcc compile | options of bcr bench
 cases=(
     "r18_100|resnet18_cifar|photos_32|--budget 100%|"
     "r18_6|resnet18_cifar|photos_32|--budget 6% --correct none|"
     "r50_100|resnet50_avg|photos_imagenet|--budget 100%|"
-    "r50_6|resnet50_avg|photos_imagenet|--budget 6%|"
-    "r50_6_wan|resnet50_avg|photos_imagenet|--budget 6%|--network wan"
+    "r50_6|resnet50_avg|photos_imagenet|--budget 6% --menu 2x2,4x4,4x5,5x5,identity,zero --weight-frac 10|"
+    "r50_6_wan|resnet50_avg|photos_imagenet|--budget 6% --menu 2x2,4x4,4x5,5x5,identity,zero --weight-frac 10|--network wan"
+    "conv|single_conv||--input-bound 2|"
+    "relus|million_relus||--input-bound 2|"
     "voc_100|deeplabv3_resnet50_avg|photos_512|--images 2 --budget 100%|"
     "voc_6|deeplabv3_resnet50_avg|photos_512|--images 2 --budget 6% --refine 0 --probes 1 --menu small|"
 )
 
 if [[ ${1:-} == list ]]; then
-    printf '%s\n' "${cases[@]%%|*}" conv relus
+    printf '%s\n' "${cases[@]%%|*}"
     exit
 fi
 wanted=("$@")
@@ -69,18 +71,7 @@ for entry in "${cases[@]}"; do
     # The same network on another link is compiled once.
     compiled=$out/${name%_wan}
     [[ -s $onnx ]] || "$bin/bcc-models" build "$network" -o "$onnx" >&2
-    [[ -s $compiled/plan.ron ]] ||
-        "$bin/bcc" compile "$onnx" --calib "$photos/$calib.npz" "${compile[@]}" -o "$compiled" >&2
+    [[ -z $calib ]] || compile+=(--calib "$photos/$calib.npz")
+    [[ -s $compiled/plan.ron ]] || "$bin/bcc" compile "$onnx" "${compile[@]}" -o "$compiled" >&2
     "$bin/bcr" bench "$compiled" --runs "$runs" --json "${bench[@]}" | row "$name"
 done
-
-# One convolution by ring and kernel set, and a million ReLUs.
-criterion() {
-    cargo bench -p bcc-runtime --bench "$1" -- "$2" 2>/dev/null | grep -E "^$3|time:|thrpt:"
-}
-if want conv; then
-    criterion kernels '^conv 64x56x56' conv
-fi
-if want relus; then
-    criterion relus '' relus
-fi
