@@ -12,7 +12,7 @@ use std::sync::{Arc, mpsc};
 use bcc_ir::graph::Graph;
 use bcc_ir::program::{Port, Program};
 use bcc_runtime::images::LabelMap;
-use bcc_runtime::port::{InputError, Tensor, encode};
+use bcc_runtime::port::{InputError, Tensor, encode, signed};
 use bcc_runtime::session::{LocalOptions, Options, Output, SessionError, run_local};
 use bcc_runtime::weights::WeightSource;
 use rayon::prelude::*;
@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
             let data = image.iter().map(|x| f64::from(*x)).collect();
             let tensor = Tensor { shape: port.shape.clone(), data };
             match encode(port, &tensor) {
-                Ok(_) => inputs.push((i, tensor)),
+                Ok(encoded) => inputs.push((i, tensor, signed(port, &encoded))),
                 Err(e) => refused.push(e),
             }
         }
@@ -308,13 +308,12 @@ impl<'a> Run<'a> {
         let (mut total, mut rounded) = (Comparison::default(), Comparison::default());
         let per_session = (SESSION_VALUES / (self.planes.classes * self.planes.positions).max(1)).max(1);
         for chunk in inputs.chunks(per_session) {
-            let tensors: Vec<Tensor> = chunk.iter().map(|(_, t)| t.clone()).collect();
+            let tensors: Vec<Tensor> = chunk.iter().map(|(_, t, _)| t.clone()).collect();
             let outputs = session(self.program, weights, &tensors, progress)?;
-            let one = |((i, x), output): (&(usize, Tensor), &Output)| {
-                let secure: Vec<f64> = output.integers.iter().map(|v| *v as f64 * unit(&self.program.output)).collect();
+            let one = |((i, _, encoded), output): (&(usize, Tensor, Vec<i64>), &Output)| {
+                let secure = reals(&self.program.output, &output.integers);
                 let float = wide(&planned.run(&self.data.images[*i]));
-                let step = unit(port);
-                let x: Vec<f32> = x.data.iter().map(|x| ((x / step).round_ties_even() * step) as f32).collect();
+                let x: Vec<f32> = reals(port, encoded).into_iter().map(|x| x as f32).collect();
                 (self.compare(*i, &secure, &float), self.compare(*i, &wide(&planned.run(&x)), &float))
             };
             let all: Vec<_> = chunk.par_iter().zip(&outputs).map(one).collect();
@@ -354,9 +353,10 @@ fn session(
     })
 }
 
-/// What a unit of a port's integers stands for.
-fn unit(port: &Port) -> f64 {
-    port.gain / f64::from(port.frac).exp2()
+/// What a port's integers stand for.
+fn reals(port: &Port, integers: &[i64]) -> Vec<f64> {
+    let unit = port.gain / f64::from(port.frac).exp2();
+    integers.iter().map(|v| *v as f64 * unit).collect()
 }
 
 fn wide(values: &[f32]) -> Vec<f64> {

@@ -374,12 +374,12 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<Work>; 3] {
     }
     let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
     // A mask that the online phase reads is drawn there, again if need be.
-    let draw = |b: u32| {
-        reads.get(b as usize).filter(
-            |r| matches!(r.written, Some((Phase::Offline, at)) if matches!(code.phases[1][at].inst, Inst::Draw { .. })),
-        )
+    let drawn = |b: u32| {
+        let r = reads.get(b as usize)?;
+        let (Some((Phase::Offline, at)), Some((first, _))) = (r.written, r.online) else { return None };
+        let draw = matches!(code.phases[Phase::Offline.index()][at].inst, Inst::Draw { .. });
+        draw.then_some((first, r.offline.is_some()))
     };
-    let drawn = |b: u32| draw(b).and_then(|r| r.online.map(|(first, _)| (first, r.offline.is_some())));
     Phase::ALL.map(|phase| {
         let of = |(at, (i, fresh)): (usize, (&Instruction, &u64))| {
             let outputs = types(&i.outputs);

@@ -11,9 +11,14 @@ use crate::kernels::{Kernels, Masked, Select};
 /// Elements that one task of the thread pool computes; whole words of a plane of bits.
 const PART: usize = 1 << 15;
 
+/// Whether a result of so many elements or words is not worth handing to several threads.
+fn whole(len: usize) -> bool {
+    len < 2 * PART || rayon::current_num_threads() == 1
+}
+
 /// Computes a result part by part: `f` gets a range of elements and their place.
 fn parts(out: &mut [u64], f: impl Fn(Range<usize>, &mut [u64]) + Sync) {
-    if out.len() < 2 * PART || rayon::current_num_threads() == 1 {
+    if whole(out.len()) {
         return f(0..out.len(), out);
     }
     let part = |(i, out): (usize, &mut [u64])| f(i * PART..i * PART + out.len(), out);
@@ -53,7 +58,7 @@ fn map_parts(
     place: impl Fn(&Maps) -> Range<usize>,
     f: impl Fn(&Maps, &mut [u64]) + Sync,
 ) {
-    if map.pixels() < 2 * PART || rayon::current_num_threads() == 1 {
+    if whole(map.pixels()) {
         let (pixels, blocks) = (0..map.pixels(), 0..map.count());
         return f(&Maps { map: map.clone(), pixels, blocks }, out);
     }
@@ -172,8 +177,12 @@ pub fn compute(k: &dyn Kernels, inst: &Inst, operands: &[&Buffer], ty: Type) -> 
         }
         Inst::NibbleProducts => {
             let (t, n) = (x(0)?, stride(len).max(1));
-            let nibbles = out.par_chunks_exact_mut(15 * n).zip(t.par_chunks_exact(4 * n));
-            nibbles.for_each(|(out, t)| k.nibble_products(len, t, out));
+            if whole(out.len()) {
+                k.nibble_products(len, t, out);
+            } else {
+                let nibbles = out.par_chunks_exact_mut(15 * n).zip(t.par_chunks_exact(4 * n));
+                nibbles.for_each(|(out, t)| k.nibble_products(len, t, out));
+            }
         }
         Inst::NibbleOpen { public } => k.nibble_open(len, *public, x(0)?, x(1)?, out),
         Inst::CarryProducts { inputs } => k.carry_products(usize::from(*inputs), len, x(0)?, out),

@@ -218,7 +218,6 @@ impl<'a> Session<'a> {
             if self.mode == Mode::Stored {
                 let lanes = inferences.clone().map(|i| self.stored(i, channels)).collect::<Result<_, _>>()?;
                 self.machine.begin(lanes);
-                self.machine.settle();
                 ready(role, channels, self.party.options.timeout)?;
             } else {
                 if role == Role::Dealer && batch >= self.party.options.run_ahead.max(1) {
@@ -269,7 +268,6 @@ impl<'a> Session<'a> {
             let keys = stored.keys.clone();
             let types = types(self.party, &self.machine.plan().received);
             self.machine.resume(stored.received(&types).map(|b| b.map_err(SessionError::from)), &keys)?;
-            self.machine.settle();
             // Whoever loads for longest is not to be waited for in the next phase.
             match role {
                 Role::Dealer => {
