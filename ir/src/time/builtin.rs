@@ -27,7 +27,7 @@ const RATES: [(Kind, f64, f64); 28] = [
     (Kind::SumRuns, 0.0, 0.0),
     (Kind::GateRuns, 0.0, 0.9351),
     (Kind::SelectRuns, 0.0, 0.9879),
-    (Kind::NibbleProducts, 41564.0, 21.7451),
+    (Kind::NibbleProducts, 466.0, 16.8728),
     (Kind::NibbleOpens, 617.0, 18.6107),
     (Kind::CarryProducts, 4594.0, 1.127),
     (Kind::CarryOpens, 7656.0, 1.2646),
