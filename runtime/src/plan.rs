@@ -1,11 +1,14 @@
-//! Lifetimes of a role's buffers, computed from its code.
+//! Steps of a role's code and lifetimes of its buffers.
 
+use bcc_ir::program::steps::{Step, steps};
 use bcc_ir::program::{BufferId, Code, Inst, Instruction, Phase};
 
-/// What to keep, drop, store and make again.
+/// What to run, keep, drop, store and make again.
 pub struct Plan {
-    /// Buffers to drop after an instruction, by phase and instruction. Buffers of the setup that a
-    /// later phase reads are never dropped: they serve every inference.
+    /// What to run, by phase.
+    pub steps: [Vec<Step>; 3],
+    /// Buffers to drop after a step, by phase and step. Buffers of the setup that a later phase reads are never
+    /// dropped: they serve every inference.
     pub drops: [Vec<Vec<BufferId>>; 3],
     /// Setup instructions that make what later phases read; without the sends.
     pub resume: Vec<bool>,
@@ -14,57 +17,51 @@ pub struct Plan {
     /// Buffers that the online phase reads and that cannot be made again from the weights or drawn
     /// again: what a role keeps of offline material.
     pub carried: Vec<BufferId>,
-    /// Streams of buffers that are drawn in the offline phase and read in the online phase too: they are drawn
-    /// again there instead of kept.
-    pub redraw: Vec<Option<u32>>,
-    /// Offline instructions whose draw the offline phase does not read.
-    pub later: Vec<bool>,
+    /// Streams of buffers that are drawn behind the setup: where they are not kept they are drawn again.
+    pub streams: Vec<Option<u32>>,
     /// Setup instructions that make the others that the online phase reads.
     pub rebuild: Vec<bool>,
-    /// Buffers that the offline phase does not read.
-    pub sealed: Vec<bool>,
 }
 
 impl Plan {
-    /// Lifetimes in `code`, which has been verified.
-    pub fn new(code: &Code) -> Plan {
+    /// Steps and lifetimes in `code`, which has been verified; with `whole` every buffer is made as a whole.
+    pub fn new(code: &Code, whole: bool) -> Plan {
         let n = code.buffers.len();
+        let steps = steps(code, whole);
+        let mut streams = vec![None; n];
+        for i in code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]) {
+            if let (Inst::Draw { stream }, &[b]) = (&i.inst, &i.outputs[..]) {
+                streams[b as usize] = Some(*stream);
+            }
+        }
         let mut written = vec![Phase::Setup; n];
-        let mut last = vec![None; n];
+        // Last steps, of masks by phase: the next one draws them again.
+        let mut last = vec![[None; 3]; n];
         for phase in Phase::ALL {
-            for (i, instruction) in code.phases[phase.index()].iter().enumerate() {
-                for &b in &instruction.outputs {
-                    written[b as usize] = phase;
-                    last[b as usize] = Some((phase, i));
-                }
-                for &b in &instruction.inputs {
-                    last[b as usize] = Some((phase, i));
+            let all = &code.phases[phase.index()];
+            for (at, step) in steps[phase.index()].iter().enumerate() {
+                for instruction in step.instructions().iter().map(|i| &all[*i]) {
+                    for b in instruction.outputs.iter().chain(&instruction.inputs) {
+                        last[*b as usize][phase.index()] = Some(at);
+                    }
                 }
             }
+            all.iter().flat_map(|i| &i.outputs).for_each(|b| written[*b as usize] = phase);
         }
-        let offline = &code.phases[Phase::Offline.index()];
         let online = read_by(&code.phases[Phase::Online.index()], n);
-        let mut redraw = vec![None; n];
-        let mut later = vec![false; offline.len()];
-        let mut drops = Phase::ALL.map(|p| vec![Vec::new(); code.phases[p.index()].len()]);
-        for (i, instruction) in offline.iter().enumerate() {
-            let (Inst::Draw { stream }, &[b]) = (&instruction.inst, &instruction.outputs[..]) else { continue };
-            if online[b as usize] {
-                redraw[b as usize] = Some(*stream);
-                match offline.iter().rposition(|i| i.inputs.contains(&b)) {
-                    Some(reader) => drops[Phase::Offline.index()][reader].push(b),
-                    None => later[i] = true,
-                }
-            }
-        }
+        let mut drops = Phase::ALL.map(|p| vec![Vec::new(); steps[p.index()].len()]);
         let mut kept = vec![false; n];
         for b in 0..n {
-            let Some((phase, i)) = last[b] else { continue };
-            if written[b] == Phase::Setup && phase != Phase::Setup {
+            if written[b] == Phase::Setup && (last[b][1].is_some() || last[b][2].is_some()) {
                 kept[b] = true;
-            } else {
-                drops[phase.index()][i].push(b as BufferId);
+                continue;
             }
+            let mut ends: Vec<(Phase, usize)> =
+                Phase::ALL.into_iter().zip(last[b]).filter_map(|(phase, at)| Some((phase, at?))).collect();
+            if streams[b].is_none() {
+                ends.drain(..ends.len().saturating_sub(1));
+            }
+            ends.into_iter().for_each(|(phase, at)| drops[phase.index()][at].push(b as BufferId));
         }
 
         let setup = &code.phases[Phase::Setup.index()];
@@ -87,13 +84,12 @@ impl Plan {
         }
         let stored = |b: usize| match written[b] {
             Phase::Setup => online[b] && secret[b],
-            Phase::Offline => online[b] && redraw[b].is_none(),
+            Phase::Offline => online[b] && streams[b].is_none(),
             Phase::Online => false,
         };
         let carried = (0..n).filter(|b| stored(*b)).map(|b| b as BufferId).collect();
         let again = (0..n).map(|b| written[b] == Phase::Setup && online[b] && !secret[b]).collect();
-        let sealed = read_by(offline, n).into_iter().map(|read| !read).collect();
-        Plan { sealed, drops, resume, received, carried, redraw, later, rebuild: needed(setup, again) }
+        Plan { steps, drops, resume, received, carried, streams, rebuild: needed(setup, again) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Buffers as bytes: ring elements in the bits of their modulus, lowest first, one behind the other, the last
 //! byte padded with zeros; planes of bits, each padded to whole bytes.
 
+use std::ops::Range;
+
 use bcc_ir::program::Type;
 use rayon::prelude::*;
 use thiserror::Error;
@@ -45,13 +47,74 @@ pub fn pack<'a>(buffer: &Buffer, out: &'a mut [u8]) -> &'a mut [u8] {
         Buffer::Bits { len, words, .. } => {
             let planes = words.chunks_exact(stride(*len).max(1));
             for (plane, row) in planes.zip(out.chunks_exact_mut(len.div_ceil(8).max(1))) {
-                let (whole, last) = row.as_chunks_mut();
-                whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
-                last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
+                pack_plane(plane, row);
             }
         }
     }
     rest
+}
+
+/// The rows of a buffer's bytes: one of ring elements, one of each plane.
+pub fn rows(ty: Type, bytes: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+    let row = match ty {
+        Type::Ring { .. } => bytes.len(),
+        Type::Bits { len, .. } => len.div_ceil(8),
+    };
+    bytes.chunks_mut(row.max(1))
+}
+
+/// Where element `at` of a buffer starts in its row, for a multiple of 8, and where the row ends, for their number.
+pub fn place(ty: Type, at: usize) -> usize {
+    match ty {
+        Type::Ring { bits, .. } => packed_len(bits, at),
+        Type::Bits { .. } => at.div_ceil(8),
+    }
+}
+
+/// Writes some elements of a buffer into their bytes, of which `row` gives those in a row.
+pub fn pack_part<'a>(ty: Type, len: usize, words: &[u64], mut row: impl FnMut(usize) -> &'a mut [u8]) {
+    match ty {
+        Type::Ring { bits, .. } => packed::pack(bits, words, row(0)),
+        Type::Bits { .. } => {
+            for (p, plane) in words.chunks_exact(stride(len).max(1)).enumerate() {
+                pack_plane(plane, row(p));
+            }
+        }
+    }
+}
+
+fn pack_plane(plane: &[u64], row: &mut [u8]) {
+    let (whole, last) = row.as_chunks_mut();
+    whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
+    last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
+}
+
+/// The elements `part` of a buffer from all its bytes, [`Type::wire_bytes`] many; the part starts at a multiple of
+/// 8. Whether no bit is set behind them.
+pub fn unpack_part(ty: Type, bytes: &[u8], part: Range<usize>, out: &mut [u64]) -> bool {
+    let places = place(ty, part.start)..place(ty, part.end);
+    match ty {
+        Type::Ring { bits, .. } => packed::unpack(bits, &bytes[places], out),
+        Type::Bits { len, .. } => {
+            let mut clean = true;
+            let rows = bytes.chunks_exact(len.div_ceil(8).max(1));
+            for (plane, row) in out.chunks_exact_mut(stride(part.len()).max(1)).zip(rows) {
+                clean &= unpack_plane(&row[places.clone()], part.len(), plane);
+            }
+            clean
+        }
+    }
+}
+
+fn unpack_plane(row: &[u8], len: usize, plane: &mut [u64]) -> bool {
+    let (whole, last) = row.as_chunks();
+    plane.iter_mut().zip(whole).for_each(|(w, b)| *w = u64::from_le_bytes(*b));
+    if !last.is_empty() {
+        let mut word = [0u8; 8];
+        word[..last.len()].copy_from_slice(last);
+        plane[whole.len()] = u64::from_le_bytes(word);
+    }
+    plane[plane.len() - 1] & !tail_mask(len) == 0
 }
 
 /// A buffer of type `ty` from exactly its bytes.
@@ -70,21 +133,7 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
                 places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
             }
         }
-        Type::Bits { len, .. } => {
-            let mut seen = 0;
-            let planes = buffer.words_mut().chunks_exact_mut(stride(len).max(1));
-            for (plane, row) in planes.zip(bytes.chunks_exact(len.div_ceil(8).max(1))) {
-                let (whole, last) = row.as_chunks();
-                plane.iter_mut().zip(whole).for_each(|(w, b)| *w = u64::from_le_bytes(*b));
-                if !last.is_empty() {
-                    let mut word = [0u8; 8];
-                    word[..last.len()].copy_from_slice(last);
-                    plane[whole.len()] = u64::from_le_bytes(word);
-                }
-                seen |= plane[plane.len() - 1];
-            }
-            seen & !tail_mask(len) == 0
-        }
+        Type::Bits { len, .. } => unpack_part(ty, bytes, 0..len, buffer.words_mut()),
     };
     if clean { Ok(buffer) } else { Err(WireError::Excess { ty }) }
 }

@@ -14,6 +14,7 @@ pub mod file;
 mod inst;
 mod leak;
 mod print;
+pub mod steps;
 pub mod traffic;
 mod typing;
 mod verify;

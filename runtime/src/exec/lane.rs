@@ -6,14 +6,15 @@ use std::sync::Arc;
 use bcc_ir::geometry::ConvShape;
 use bcc_ir::program::{BufferId, Code, Inst, Instruction, Phase, Program, Role, Scope, Type};
 
-use super::{ExecError, Observer, compute, narrow_weights, pair_index};
+use super::compute::compute_whole;
+use super::{ExecError, Observer, narrow_weights, pair_index};
 use crate::buffer::Buffer;
 use crate::channel::Payload;
 use crate::kernels::{Arranged, Kernels};
 use crate::plan::Plan;
 use crate::prg::{self, Key};
 use crate::weights::WeightSource;
-use crate::wire;
+use crate::wire::{self, WireError};
 use crate::words::Words;
 
 /// One inference at work, or the setup.
@@ -60,8 +61,16 @@ impl Lane {
         }
     }
 
+    /// The bytes of a buffer that was received and not yet brought.
+    pub(super) fn received(&self, b: BufferId) -> Option<&[u8]> {
+        let part = self.sealed.get(b as usize)?.as_ref()?;
+        part.payload.bytes().get(part.bytes.clone())
+    }
+
     pub(super) fn forget(&mut self, buffers: &[BufferId]) {
-        buffers.iter().for_each(|b| self.buffers[*b as usize] = None);
+        for b in buffers.iter().map(|b| *b as usize) {
+            (self.buffers[b], self.sealed[b]) = (None, None);
+        }
     }
 }
 
@@ -82,7 +91,7 @@ pub(super) struct Fixed<'a> {
     pub keys: [Option<Key>; 2],
     /// Buffers of the setup.
     pub shared: Lane,
-    kernels: &'a dyn Kernels,
+    pub kernels: &'a dyn Kernels,
     weights: Option<&'a dyn WeightSource>,
     /// Weights of convolutions as the kernels read them, by buffer.
     arranged: Vec<Option<Arranged>>,
@@ -104,7 +113,7 @@ impl<'a> Fixed<'a> {
         Fixed {
             program,
             role,
-            plan: Plan::new(code),
+            plan: Plan::new(code, observer.is_some()),
             keys: [None, None],
             shared: Lane::new(code, 0, [None, None]),
             kernels,
@@ -141,24 +150,20 @@ impl<'a> Fixed<'a> {
         }
     }
 
-    /// Whether a buffer is still to be [brought](Self::bring), and can be.
-    pub fn pending(&self, lane: &Lane, b: BufferId) -> bool {
-        let at = b as usize;
-        let received = lane.sealed.get(at).is_some_and(Option::is_some);
-        received || self.plan.redraw[at].is_some() && lane.get(b).is_none()
+    /// Whether somebody looks at all buffers.
+    pub fn observed(&self) -> bool {
+        self.observer.is_some()
     }
 
     /// Makes buffers of received bytes, and draws what was not kept.
     pub fn bring(&self, lane: &mut Lane, buffers: &[BufferId]) -> Result<(), ExecError> {
         for b in buffers {
             let (ty, at) = (self.program.code(self.role).buffers[*b as usize], *b as usize);
-            if let Some(part) = lane.sealed.get_mut(at).and_then(Option::take) {
-                let m = &self.program.messages[part.message as usize];
-                let malformed = |source| ExecError::Wire { from: m.from, message: m.name.clone(), source };
-                let bytes = part.payload.bytes().get(part.bytes.clone()).unwrap_or(&[]);
-                let buffer = wire::unpack(ty, bytes).map_err(malformed)?;
+            if let Some(bytes) = lane.received(*b) {
+                let buffer = wire::unpack(ty, bytes).map_err(|source| self.malformed(lane, *b, source))?;
+                lane.sealed[at] = None;
                 self.write(lane, *b, buffer);
-            } else if let Some(stream) = self.plan.redraw[at]
+            } else if let Some(stream) = self.plan.streams[at]
                 && lane.get(*b).is_none()
                 && let Some(buffer) = self.draw(lane, stream, ty)
             {
@@ -168,14 +173,27 @@ impl<'a> Fixed<'a> {
         Ok(())
     }
 
+    /// What is wrong with a received buffer.
+    pub fn malformed(&self, lane: &Lane, b: BufferId, source: WireError) -> ExecError {
+        let message = lane.sealed.get(b as usize).and_then(Option::as_ref).map_or(0, |part| part.message);
+        let m = &self.program.messages[message as usize];
+        ExecError::Wire { from: m.from, message: m.name.clone(), source }
+    }
+
+    /// The key of a stream, and which of all it is; `None` where it is not held.
+    pub fn key<'k>(&'k self, lane: &'k Lane, stream: u32) -> Option<([usize; 2], &'k Key)> {
+        let s = self.program.streams.get(stream as usize)?;
+        let (scope, held) = match s.scope {
+            Scope::Model => (0, &self.keys),
+            Scope::Inference => (1, &lane.keys),
+        };
+        let pair = pair_index(s.pair);
+        held[pair].as_ref().map(|key| ([scope, pair], key))
+    }
+
     /// The values of a stream; `None` without its key.
     fn draw(&self, lane: &Lane, stream: u32, ty: Type) -> Option<Buffer> {
-        let s = self.program.streams.get(stream as usize)?;
-        let held = match s.scope {
-            Scope::Model => &self.keys,
-            Scope::Inference => &lane.keys,
-        };
-        held[pair_index(s.pair)].as_ref().map(|key| prg::draw(key, stream, ty))
+        self.key(lane, stream).map(|(_, key)| prg::draw(key, stream, ty))
     }
 
     /// Runs an instruction that sends and receives nothing.
@@ -224,7 +242,7 @@ impl<'a> Fixed<'a> {
                 for b in &instruction.inputs {
                     operands.push(self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?);
                 }
-                compute(self.kernels, inst, &operands, ty).ok_or(unverified("operands do not fit"))?
+                compute_whole(self.kernels, inst, &operands, ty).ok_or(unverified("operands do not fit"))?
             }
         };
         self.write(lane, target, buffer);

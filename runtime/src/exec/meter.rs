@@ -33,6 +33,23 @@ impl Meter {
         self.last = Some((now, waited));
     }
 
+    /// Counts the time since the last call for several layers, by what each of them took of it.
+    pub fn share(&mut self, phase: Phase, spent: &[(u32, Duration)], waited: Duration) {
+        let now = Instant::now();
+        let all: f64 = spent.iter().map(|(_, took)| took.as_secs_f64()).sum();
+        if let Some((then, before)) = self.last
+            && all > 0.0
+        {
+            let own = now.duration_since(then).saturating_sub(waited.saturating_sub(before)).as_secs_f64();
+            for (layer, took) in spent {
+                if let Some(l) = self.layers[phase.index()].get_mut(*layer as usize) {
+                    *l += own * took.as_secs_f64() / all;
+                }
+            }
+        }
+        self.last = Some((now, waited));
+    }
+
     /// Seconds by layer.
     pub fn layers(&self, phase: Phase) -> &[f64] {
         &self.layers[phase.index()]

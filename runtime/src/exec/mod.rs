@@ -6,17 +6,19 @@
 mod compute;
 mod lane;
 mod meter;
+mod strips;
 
 use std::sync::Arc;
 
 use bcc_ir::program::file::FileError;
-use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Type};
+use bcc_ir::program::steps::Step;
+use bcc_ir::program::{BufferId, Inst, Instruction, Message, Pair, Phase, Program, Role, Type};
 use bcc_ir::time::narrow_weights;
 use rayon::prelude::*;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-pub use compute::compute;
+pub use compute::compute_whole;
 pub use lane::Lane;
 pub use meter::Meter;
 
@@ -153,57 +155,38 @@ impl<'a> Machine<'a> {
     /// Runs a phase of the inferences at work.
     pub fn run(&mut self, phase: Phase, channels: &mut Channels) -> Result<(), ExecError> {
         let Machine { fixed, lanes, meter } = self;
-        let program = fixed.program;
-        let mut ahead = 0;
+        let code = &fixed.program.code(fixed.role).phases[phase.index()];
+        let steps = &fixed.plan.steps[phase.index()];
+        let mut outgoing = None;
         meter.start(channels.waited());
-        for (index, instruction) in program.code(fixed.role).phases[phase.index()].iter().enumerate() {
-            let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index, reason };
-            let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
-            match &instruction.inst {
-                Inst::Send { message: number } => {
-                    let m = message(*number)?;
-                    each(lanes, |lane| fixed.bring(lane, &instruction.inputs))?;
-                    let mut parts = Vec::with_capacity(lanes.len() * instruction.inputs.len());
-                    for lane in lanes.iter() {
-                        for b in &instruction.inputs {
-                            parts.push(fixed.buffer(lane, *b).ok_or(unverified("an operand is missing"))?);
+        for (at, step) in steps.iter().enumerate() {
+            match step {
+                Step::Fused(fused) => {
+                    let parts = match fused.sent.is_empty() {
+                        true => lanes.iter().map(|_| Vec::new()).collect(),
+                        false => {
+                            let message = next_message(&steps[at..], code).and_then(|m| fixed.program.messages.get(m));
+                            let index = fused.instructions[0];
+                            let reason = "unknown message";
+                            let unverified = ExecError::Unverified { role: fixed.role, phase, index, reason };
+                            let lanes = lanes.len();
+                            let frame = outgoing.get_or_insert(Outgoing::new(message.ok_or(unverified)?, lanes));
+                            frame.parts(&fused.sent)
                         }
-                    }
-                    let bytes: u64 = parts.iter().map(|part| part.ty().wire_bytes()).sum();
-                    let mut frame = new_frame(Header::BYTES + bytes as usize);
-                    let place = &mut frame[Header::BYTES..];
-                    parts.into_iter().fold(place, |place, part| wire::pack(part, place));
-                    channels.send(*number, m, frame)?;
+                    };
+                    let run = |(lane, parts): (&mut Lane, Vec<&mut [u8]>)| strips::run(fixed, lane, phase, fused, parts);
+                    let spent = match &mut lanes[..] {
+                        [lane] => parts.into_iter().map(|parts| run((lane, parts))).collect::<Result<Vec<_>, _>>(),
+                        _ => lanes.par_iter_mut().zip(parts).map(run).collect(),
+                    };
+                    meter.share(phase, &spent?.concat(), channels.waited());
                 }
-                Inst::Receive { message: number } => {
-                    let m = message(*number)?;
-                    // The masks of what follows can be made until it comes.
-                    ahead = ahead.max(index + 1);
-                    while !channels.arrived(m.from) && fixed.bring_next(lanes, phase, index, &mut ahead)? {}
-                    let payload = Arc::new(channels.receive(*number, m, lanes.len())?);
-                    let mut start = 0;
-                    for lane in lanes.iter_mut() {
-                        for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
-                            let end = start + ty.wire_bytes() as usize;
-                            lane.seal(*b, payload.clone(), start..end, *number);
-                            start = end;
-                        }
-                    }
-                    let now = |b: &BufferId| phase != Phase::Offline || !fixed.plan.sealed[*b as usize];
-                    let open: Vec<BufferId> = instruction.outputs.iter().copied().filter(now).collect();
-                    each(lanes, |lane| fixed.bring(lane, &open))?;
+                Step::One(index) => {
+                    fixed.one(lanes, phase, *index, channels, &mut outgoing)?;
+                    meter.count(phase, code[*index].layer, channels.waited());
                 }
-                Inst::Output => {
-                    for lane in lanes.iter_mut() {
-                        let value = instruction.inputs.first().and_then(|b| fixed.buffer(lane, *b));
-                        lane.output = Some(value.ok_or(unverified("the output is missing"))?.words().to_vec());
-                    }
-                }
-                _ if phase == Phase::Offline && fixed.plan.later[index] => {}
-                _ => each(lanes, |lane| fixed.local(lane, phase, index))?,
             }
-            lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.drops[phase.index()][index]));
-            meter.count(phase, instruction.layer, channels.waited());
+            lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.drops[phase.index()][at]));
         }
         Ok(())
     }
@@ -257,29 +240,104 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// How many messages ahead masks are made: they take memory until they are used.
-const AHEAD: usize = 3;
+/// The message that is sent next.
+fn next_message(steps: &[Step], code: &[Instruction]) -> Option<usize> {
+    steps.iter().find_map(|step| match step {
+        Step::One(index) => match code[*index].inst {
+            Inst::Send { message } => Some(message as usize),
+            _ => None,
+        },
+        Step::Fused(_) => None,
+    })
+}
+
+/// A message that is being put together.
+struct Outgoing {
+    frame: Vec<u8>,
+    types: Vec<Type>,
+    lanes: usize,
+    /// Parts that are there.
+    packed: Vec<bool>,
+}
+
+impl Outgoing {
+    fn new(message: &Message, lanes: usize) -> Outgoing {
+        let bytes: u64 = message.parts.iter().map(|ty| ty.wire_bytes()).sum();
+        let frame = new_frame(Header::BYTES + lanes * bytes as usize);
+        Outgoing { frame, types: message.parts.clone(), lanes, packed: vec![false; message.parts.len()] }
+    }
+
+    /// The bytes of some parts, given with anything, in every lane; they are taken for packed.
+    fn parts<T>(&mut self, some: &[(T, usize)]) -> Vec<Vec<&mut [u8]>> {
+        some.iter().for_each(|(_, part)| self.packed[*part] = true);
+        let mut rest = &mut self.frame[Header::BYTES..];
+        let mut lane = || {
+            let mut all = Vec::with_capacity(self.types.len());
+            for ty in &self.types {
+                let (part, behind) = std::mem::take(&mut rest).split_at_mut(ty.wire_bytes() as usize);
+                all.push(part);
+                rest = behind;
+            }
+            some.iter().map(|(_, part)| std::mem::take(&mut all[*part])).collect()
+        };
+        (0..self.lanes).map(|_| lane()).collect()
+    }
+}
 
 impl Fixed<'_> {
-    /// Brings one buffer that the phase reads behind instruction `index`; `ahead`, an instruction, is where to
-    /// look, and moves on. Whether there was one.
-    fn bring_next(&self, lanes: &mut [Lane], phase: Phase, index: usize, ahead: &mut usize) -> Result<bool, ExecError> {
-        if phase != Phase::Online {
-            return Ok(false);
-        }
-        let code = &self.program.code(self.role).phases[phase.index()];
-        let mut messages = code[index + 1..*ahead].iter().filter(|i| matches!(i.inst, Inst::Receive { .. })).count();
-        while let Some(instruction) = code.get(*ahead)
-            && messages < AHEAD
-        {
-            if let Some(b) = instruction.inputs.iter().find(|b| lanes.iter().any(|lane| self.pending(lane, **b))) {
-                each(lanes, |lane| self.bring(lane, &[*b]))?;
-                return Ok(true);
+    /// Runs one instruction in all lanes.
+    fn one(
+        &self,
+        lanes: &mut [Lane],
+        phase: Phase,
+        index: usize,
+        channels: &mut Channels,
+        outgoing: &mut Option<Outgoing>,
+    ) -> Result<(), ExecError> {
+        let instruction = &self.program.code(self.role).phases[phase.index()][index];
+        let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
+        let message = |m: u32| self.program.messages.get(m as usize).ok_or(unverified("unknown message"));
+        match &instruction.inst {
+            Inst::Send { message: number } => {
+                let m = message(*number)?;
+                let mut message = outgoing.take().unwrap_or_else(|| Outgoing::new(m, lanes.len()));
+                let rest = instruction.inputs.iter().enumerate().filter(|(part, _)| !message.packed[*part]);
+                let rest: Vec<(BufferId, usize)> = rest.map(|(part, b)| (*b, part)).collect();
+                let buffers: Vec<BufferId> = rest.iter().map(|(b, _)| *b).collect();
+                each(lanes, |lane| self.bring(lane, &buffers))?;
+                for (lane, parts) in lanes.iter().zip(message.parts(&rest)) {
+                    for (b, bytes) in buffers.iter().zip(parts) {
+                        wire::pack(self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?, bytes);
+                    }
+                }
+                channels.send(*number, m, message.frame)?;
             }
-            messages += usize::from(matches!(instruction.inst, Inst::Receive { .. }));
-            *ahead += 1;
+            Inst::Receive { message: number } => {
+                let m = message(*number)?;
+                let payload = Arc::new(channels.receive(*number, m, lanes.len())?);
+                let mut start = 0;
+                for lane in lanes.iter_mut() {
+                    for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
+                        let end = start + ty.wire_bytes() as usize;
+                        lane.seal(*b, payload.clone(), start..end, *number);
+                        start = end;
+                    }
+                }
+                // What the setup receives is read for as long as there are inferences.
+                if phase == Phase::Setup {
+                    each(lanes, |lane| self.bring(lane, &instruction.outputs))?;
+                }
+            }
+            Inst::Output => {
+                each(lanes, |lane| self.bring(lane, &instruction.inputs))?;
+                for lane in lanes.iter_mut() {
+                    let value = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
+                    lane.output = Some(value.ok_or(unverified("the output is missing"))?.words().to_vec());
+                }
+            }
+            _ => each(lanes, |lane| self.local(lane, phase, index))?,
         }
-        Ok(false)
+        Ok(())
     }
 }
 

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use bcc_ir::program::BlockMap;
 
+use crate::buffer::tail_mask;
+
 /// Calls `f` with a block's number and a range of its pixels, for every row of every block; ranges
 /// come in the order of the pixels.
 #[inline(always)]
@@ -30,9 +32,32 @@ pub fn bit(plane: &[u64], i: usize) -> u64 {
     plane[i / 64] >> (i % 64) & 1
 }
 
+/// The bits of a range of a plane, from the first bit of `out` on, zeros behind.
+pub fn shifted(plane: &[u64], range: Range<usize>, out: &mut [u64]) {
+    let (first, shift) = (range.start / 64, range.start % 64);
+    for (i, y) in out.iter_mut().enumerate() {
+        let word = |i: usize| plane.get(first + i).copied().unwrap_or(0);
+        *y = if shift == 0 { word(i) } else { word(i) >> shift | word(i + 1) << (64 - shift) };
+    }
+    if let Some(last) = out.last_mut() {
+        *last &= tail_mask(range.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bits_of_a_range() {
+        let plane = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210, 0x5555];
+        for range in [0..64, 0..1, 3..64, 3..68, 63..129, 64..150, 130..192] {
+            let mut out = vec![u64::MAX; range.len().div_ceil(64)];
+            shifted(&plane, range.clone(), &mut out);
+            assert!(range.clone().all(|i| bit(&plane, i) == bit(&out, i - range.start)), "{range:?}");
+            assert!((range.len()..64 * out.len()).all(|i| bit(&out, i) == 0), "{range:?}");
+        }
+    }
 
     #[test]
     fn runs_number_blocks_row_by_row() {

@@ -5,7 +5,7 @@ use bcc_ir::program::{BlockMap, Inst, Source, Type, carry_terms};
 use bcc_ir::time::{Kind, Work, work};
 
 use crate::buffer::Buffer;
-use crate::exec::compute;
+use crate::exec::compute_whole;
 use crate::kernels::Kernels;
 use crate::prg::{Key, draw};
 use crate::weights::WeightSource;
@@ -77,7 +77,7 @@ impl Case {
                 let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
                 Box::new(move || {
                     let all: Vec<&Buffer> = operands.iter().collect();
-                    drop(compute(kernels, inst, &all, output));
+                    drop(compute_whole(kernels, inst, &all, output));
                 })
             }
         }
@@ -223,7 +223,7 @@ mod tests {
             let operands: Vec<Buffer> = case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
             let all: Vec<&Buffer> = operands.iter().collect();
             let local = !matches!(case.inst, Inst::Draw { .. } | Inst::Weight { .. });
-            let result = compute(crate::kernels::plain(), &case.inst, &all, case.output);
+            let result = compute_whole(crate::kernels::plain(), &case.inst, &all, case.output);
             assert!(!local || result.is_some(), "{}", case.kind.name());
         }
     }
