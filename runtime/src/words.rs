@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rayon::prelude::*;
+
 /// Words that are kept at most: 512 MiB.
 const KEPT: usize = 1 << 26;
 /// Words that are not worth keeping.
@@ -74,6 +76,17 @@ fn pool() -> MutexGuard<'static, Kept> {
 pub fn erase_kept() {
     let kept = std::mem::take(&mut *pool());
     drop(kept);
+}
+
+/// Has the system give what is kept in fact, page by page.
+pub fn touch_kept() {
+    let mut kept = std::mem::take(&mut *pool());
+    kept.free.values_mut().flatten().collect::<Vec<_>>().into_par_iter().for_each(|block| erase(block));
+    let mut pool = pool();
+    std::mem::swap(&mut *pool, &mut kept);
+    // What was given back meanwhile.
+    let blocks: Vec<Vec<u64>> = std::mem::take(&mut kept.free).into_values().flatten().collect();
+    blocks.into_iter().filter_map(|block| pool.give(block)).for_each(|mut left| erase(&mut left));
 }
 
 impl Words {

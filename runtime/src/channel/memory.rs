@@ -1,6 +1,6 @@
 //! Links between threads of one process.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::{Header, Link, LinkError, Payload};
@@ -36,17 +36,6 @@ impl Link for MemoryLink {
             };
         }
         Ok(self.next.as_ref().and_then(|f| f.first_chunk()).copied())
-    }
-
-    fn arrived(&mut self) -> bool {
-        if self.next.is_none() {
-            self.next = match self.from.try_recv() {
-                Ok(frame) => Some(frame),
-                Err(TryRecvError::Empty) => return false,
-                Err(TryRecvError::Disconnected) => None,
-            };
-        }
-        true
     }
 
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError> {

@@ -18,6 +18,7 @@ pub use frame::{Control, Header, new_frame};
 pub use memory::{MemoryLink, memory_pair};
 pub use payload::Payload;
 pub use shape::{Shape, ShapeError};
+pub use spare::give as give_frame;
 pub use tcp::{TcpLink, accept, connect};
 
 /// One connection to one peer. Frames arrive whole and in order.
@@ -28,11 +29,6 @@ pub trait Link: Send {
 
     /// The next frame's header, left where it is; `None` if it has not arrived within `timeout`.
     fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError>;
-
-    /// Whether something has come that was not read, as far as that can be told without waiting.
-    fn arrived(&mut self) -> bool {
-        true
-    }
 
     /// Waits for the next frame's header.
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError>;
@@ -236,11 +232,6 @@ impl Channels {
             }
         }
         Err(self.fault(peer, what, error))
-    }
-
-    /// Whether waiting for the peer would have an end at once, as far as that can be told.
-    pub fn arrived(&mut self, peer: Role) -> bool {
-        self.links[peer.index()].as_mut().is_none_or(|link| link.arrived())
     }
 
     /// Waits for message `index` of the program, of `lanes` inferences in lockstep. Its length is compared with

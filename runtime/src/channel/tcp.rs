@@ -191,13 +191,6 @@ impl Link for TcpLink {
         }
     }
 
-    #[cfg(unix)]
-    fn arrived(&mut self) -> bool {
-        use rustix::net::{RecvFlags, recv};
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(recv(&self.stream, &mut [0u8; 1][..], flags), Err(rustix::io::Errno::WOULDBLOCK))
-    }
-
     fn header(&mut self, timeout: Duration) -> Result<[u8; Header::BYTES], LinkError> {
         let mut header = [0; Header::BYTES];
         self.read(&mut header, timeout)?;

@@ -255,6 +255,11 @@ impl<'a> Fixed<'a> {
         self.arranged.get(*w as usize)?.as_ref().filter(|a| a.fits(bits, shape))
     }
 
+    /// Weights that are arranged for a convolution.
+    pub fn arranged(&self, b: BufferId) -> Option<&Arranged> {
+        self.arranged.get(b as usize)?.as_ref()
+    }
+
     /// Runs setup instructions again, without messages; `received` are the buffers of [`Plan::received`].
     pub fn replay<E: From<ExecError>>(
         &mut self,

@@ -6,6 +6,7 @@
 mod compute;
 mod lane;
 mod meter;
+mod reserve;
 mod strips;
 
 use std::sync::Arc;
@@ -221,6 +222,11 @@ impl<'a> Machine<'a> {
     /// erased. Behind this [`received`](Self::received) is incomplete.
     pub fn settle(&mut self) {
         self.fixed.settle();
+    }
+
+    /// Takes the memory of `lanes` inferences in lockstep, so that the phases find it.
+    pub fn reserve(&self, phases: &[Phase], lanes: usize) {
+        reserve::reserve(&self.fixed, phases, lanes);
     }
 
     /// Copies of the buffers that a setup received, as bytes on the wire.

@@ -1,4 +1,4 @@
-//! Working memory of kernels: narrow elements, erased eight bytes at a time.
+//! Working memory of kernels: narrow elements in the memory of words.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -19,8 +19,7 @@ unsafe impl Element for u32 {}
 // SAFETY: as above, without padding between elements.
 unsafe impl<const N: usize> Element for [u32; N] {}
 
-/// Erased when dropped: the threads that compute outlive the parties. (`Vec<i16>` would be erased an element at
-/// a time.)
+/// Narrow elements, erased as [`Words`] are. (`Vec<i16>` would be erased an element at a time.)
 pub struct Scratch<T> {
     words: Words,
     len: usize,
@@ -38,13 +37,6 @@ impl<T: Element> Scratch<T> {
     pub fn any(len: usize) -> Self {
         let words = (len * size_of::<T>()).div_ceil(8);
         Scratch { words: Words::any(words), len, element: PhantomData }
-    }
-}
-
-impl<T> Drop for Scratch<T> {
-    fn drop(&mut self) {
-        // Kept memory is handed out again, so this cannot be optimised away.
-        self.words.fill(0);
     }
 }
 

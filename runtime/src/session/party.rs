@@ -268,6 +268,7 @@ impl<'a> Session<'a> {
             let keys = stored.keys.clone();
             let types = types(self.party, &self.machine.plan().received);
             self.machine.resume(stored.received(&types).map(|b| b.map_err(SessionError::from)), &keys)?;
+            self.reserve();
             // Whoever loads for longest is not to be waited for in the next phase.
             match role {
                 Role::Dealer => {
@@ -300,9 +301,16 @@ impl<'a> Session<'a> {
         }
         let start = Instant::now();
         self.machine.settle();
+        self.reserve();
         ready(role, channels, options.timeout)?;
         self.seconds[Phase::Setup.index()] += start.elapsed().as_secs_f64();
         Ok(())
+    }
+
+    /// Takes the memory of a batch.
+    fn reserve(&self) {
+        let phases = if self.mode == Mode::Prepare { &[Phase::Offline][..] } else { &[Phase::Offline, Phase::Online] };
+        self.machine.reserve(phases, self.batch.min(self.count) as usize);
     }
 
     fn offline(&mut self, first: u32, channels: &mut Channels) -> Result<(), SessionError> {

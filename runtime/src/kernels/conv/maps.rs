@@ -41,21 +41,27 @@ struct Run {
 }
 
 impl Maps {
+    /// Words of memory that the digits of `channels` maps take.
+    pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
+        let map = rows_and_columns(shape).iter().product::<usize>() * shape.window.stride[1];
+        (size_of::<i16>() * (split.len() * channels * map + TILE)).div_ceil(8)
+    }
+
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
     pub fn new<T: Tile>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[u64]) -> Maps {
         let [in_h, in_w] = shape.input;
-        let [top, left, bottom, right] = shape.window.pad;
+        let [top, left, ..] = shape.window.pad;
         let [step_y, step_x] = shape.window.stride;
         let [kh, kw] = shape.window.kernel;
         let [dilation_y, dilation_x] = shape.window.dilation;
-        let (height, across) = (top + in_h + bottom, (left + in_w + right).div_ceil(step_x));
+        let [height, across] = rows_and_columns(shape);
         let map = height * step_x * across;
         let plane = channels * map;
-        let mut planes = Scratch::zeros(split.len() * plane + TILE);
+        let mut planes = Scratch::any(split.len() * plane + TILE);
         let columns = Columns { split, left, width: in_w, step: step_x, across };
         planes[..split.len() * plane].par_chunks_exact_mut(map.max(1)).enumerate().for_each(|(i, to)| {
             let x = &x[i % channels * in_h * in_w..][..in_h * in_w];
-            tile.run(OneMap { columns, digit: i / channels, x, to: &mut to[top * step_x * across..] });
+            tile.run(OneMap { columns, digit: i / channels, x, top, to });
         });
         let tap = |depth: usize| {
             let (c, ky, kx) = (depth / (kh * kw), depth / kw % kh * dilation_y, depth % kw * dilation_x);
@@ -118,6 +124,12 @@ impl Maps {
     }
 }
 
+/// Rows of a padded map, and its columns that have the same residue modulo the stride.
+fn rows_and_columns(shape: &ConvShape) -> [usize; 2] {
+    let [top, left, bottom, right] = shape.window.pad;
+    [top + shape.input[0] + bottom, (left + shape.input[1] + right).div_ceil(shape.window.stride[1])]
+}
+
 /// How the rows of a map are laid out.
 #[derive(Clone, Copy)]
 struct Columns<'a> {
@@ -128,11 +140,13 @@ struct Columns<'a> {
     across: usize,
 }
 
-/// A digit of one map, into its rows from the first one behind the upper padding on.
+/// A digit of one map, with its padding.
 struct OneMap<'a> {
     columns: Columns<'a>,
     digit: usize,
     x: &'a [u64],
+    /// Rows of padding above.
+    top: usize,
     to: &'a mut [i16],
 }
 
@@ -141,7 +155,10 @@ impl Job for OneMap<'_> {
     fn work(self) {
         let Columns { split, left, width, step, across } = self.columns;
         let mut digits = Scratch::<i16>::any(width);
-        for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across)) {
+        if self.to.len() > self.x.len() {
+            self.to.fill(0);
+        }
+        for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across).skip(self.top)) {
             if step == 1 {
                 split.write(self.digit, x, &mut to[left..left + width]);
             } else {

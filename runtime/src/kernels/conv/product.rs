@@ -127,6 +127,11 @@ impl Arranged {
         Arranged { bits, shape: *shape, scheme, groups }
     }
 
+    /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
+    pub fn working_words(&self) -> usize {
+        Right::words(&self.scheme.right, &self.shape, self.shape.in_channels / self.shape.groups.max(1))
+    }
+
     /// Whether it was made for this convolution.
     pub fn fits(&self, bits: u8, shape: &ConvShape) -> bool {
         (self.bits, &self.shape) == (bits, shape)

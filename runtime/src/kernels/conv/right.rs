@@ -36,6 +36,11 @@ impl<'a> Right<'a> {
         }
     }
 
+    /// Words of memory that it takes.
+    pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
+        if shape.window == Window::new([1, 1]) { 0 } else { Maps::words(split, shape, channels) }
+    }
+
     /// Writes pairs `pairs` of the right matrix's rows for the output pixels `first .. first + count`, at
     /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `pairs.len()` entries each.
     /// Columns past the last pixel hold anything.
