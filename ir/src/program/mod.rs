@@ -13,6 +13,7 @@ mod carry;
 pub mod file;
 mod inst;
 mod leak;
+mod lifetimes;
 mod print;
 pub mod steps;
 pub mod traffic;
@@ -28,6 +29,7 @@ use crate::graph::ClientStep;
 
 pub use carry::{CarryBit, carry_groups, carry_terms, subsets};
 pub use inst::{BlockMap, Inst, Instruction, Source};
+pub use lifetimes::Lifetimes;
 pub use verify::{Fault, Faults, Verified, verify};
 
 /// Version of the program's structure and of the instructions' meaning.

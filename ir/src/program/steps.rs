@@ -166,7 +166,8 @@ impl Uses {
                 }
             }
         }
-        let drawn = apart.map(|apart| apart.iter().zip(&draws).map(|(apart, draw)| *draw && !apart && !whole).collect());
+        let drawn =
+            apart.map(|apart| apart.iter().zip(&draws).map(|(apart, draw)| *draw && !apart && !whole).collect());
         Uses { whole, written, read, drawn }
     }
 
@@ -191,8 +192,9 @@ impl Planner<'_> {
         for i in range.clone() {
             if let (Inst::Draw { .. }, &[b]) = (&all[i].inst, &all[i].outputs[..]) {
                 self.done[i] = true;
-                let here = self.uses.read[b as usize].iter().any(|(phase, _)| *phase == self.phase);
-                if here && !self.uses.drawn(self.phase, b) {
+                let read = &self.uses.read[b as usize];
+                let here = read.iter().any(|(phase, _)| *phase == self.phase);
+                if read.is_empty() || here && !self.uses.drawn(self.phase, b) {
                     self.steps.push(Step::One(i));
                 }
             }

@@ -1,7 +1,13 @@
 //! Memory that a role uses for the first time: the system gives it page by page, which takes about
 //! as long as a pass over it.
 
-use crate::program::{Code, Inst, Instruction, Phase, Type};
+use std::collections::BTreeMap;
+
+use crate::program::steps::{Step, read_aside};
+use crate::program::{BufferId, Code, Inst, Lifetimes, Phase, Program, Type};
+
+/// Bytes that a runtime takes in the setup at most, for what inferences will hold.
+const RESERVED: u64 = 1 << 29;
 
 /// Bytes of a buffer in memory: whole 64-bit words.
 pub(super) fn memory(ty: Type) -> u64 {
@@ -11,112 +17,93 @@ pub(super) fn memory(ty: Type) -> u64 {
     }
 }
 
-/// Where a role's code reads a buffer.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Reads {
-    /// The instruction that writes it.
-    pub written: Option<(Phase, usize)>,
-    /// The last instruction of the offline phase that reads it.
-    pub offline: Option<usize>,
-    /// The first and the last one of the online phase.
-    pub online: Option<(usize, usize)>,
-    /// The last one of all.
-    pub last: Option<(Phase, usize)>,
+/// What a role holds at a time.
+#[derive(Default)]
+struct Held {
+    /// Bytes of each buffer, as a whole or as it came.
+    buffers: BTreeMap<BufferId, (u64, bool)>,
+    now: u64,
+    most: u64,
 }
 
-/// By buffer.
-pub(super) fn reads(code: &Code) -> Vec<Reads> {
-    let mut all = vec![Reads::default(); code.buffers.len()];
-    for phase in Phase::ALL {
-        for (i, instruction) in code.phases[phase.index()].iter().enumerate() {
-            for b in &instruction.outputs {
-                if let Some(r) = all.get_mut(*b as usize) {
-                    (r.written, r.last) = (Some((phase, i)), Some((phase, i)));
-                }
-            }
-            for b in &instruction.inputs {
-                let Some(r) = all.get_mut(*b as usize) else { continue };
-                r.last = Some((phase, i));
-                match phase {
-                    Phase::Setup => {}
-                    Phase::Offline => r.offline = Some(i),
-                    Phase::Online => r.online = Some((r.online.map_or(i, |(first, _)| first), i)),
-                }
-            }
+impl Held {
+    fn take(&mut self, b: BufferId, bytes: u64, whole: bool) {
+        let (before, _) = self.buffers.insert(b, (bytes, whole)).unwrap_or_default();
+        self.now = self.now + bytes - before;
+    }
+
+    /// As a whole, for somebody who reads all of it: received bytes are unpacked, masks drawn.
+    fn bring(&mut self, code: &Code, lifetimes: &Lifetimes, b: BufferId) {
+        let here = self.buffers.get(&b).map(|(_, whole)| *whole);
+        if here == Some(false) || here.is_none() && lifetimes.streams[b as usize].is_some() {
+            self.take(b, memory(code.buffers[b as usize]), true);
         }
     }
-    all
+
+    /// By how much more is held than ever before, with some bytes for a moment.
+    fn fresh(&mut self, moment: u64) -> u64 {
+        let fresh = (self.now + moment).saturating_sub(self.most);
+        self.most += fresh;
+        fresh
+    }
 }
 
-/// By phase and instruction, by how many bytes it raises the most that the role has held so far. A
-/// buffer is held until it is read for the last time; one of the setup that a later phase reads
-/// stays. What comes before the input and is read with it is held as the bytes that came, and a mask is
-/// drawn again instead of held.
-pub(super) fn fresh_bytes(code: &Code) -> [Vec<u64>; 3] {
-    let reads = reads(code);
-    let types = |b: &u32| code.buffers.get(*b as usize).copied();
-    // What takes the place of a buffer between its last offline and its first online reader.
-    let between = |inst: &Inst, ty: Type| match inst {
-        Inst::Draw { .. } => Some(0),
-        Inst::Receive { .. } => Some(ty.wire_bytes()),
-        _ => None,
-    };
-    // Changes behind an instruction and in front of it.
-    let (mut held, mut most) = (0i64, 0i64);
-    let mut ends: [Vec<i64>; 3] = Phase::ALL.map(|p| vec![0; code.phases[p.index()].len()]);
-    let mut begins = ends.clone();
-    for phase in Phase::ALL {
-        for (i, instruction) in code.phases[phase.index()].iter().enumerate() {
-            for b in &instruction.outputs {
-                let (Some(ty), Some(r)) = (types(b), reads.get(*b as usize)) else { continue };
-                let full = memory(ty) as i64;
-                let kept = phase == Phase::Setup && r.last.is_some_and(|(last, _)| last != Phase::Setup);
-                let less = between(&instruction.inst, ty).filter(|_| phase == Phase::Offline);
-                match (less, r.online) {
-                    (Some(less), Some((first, last))) => {
-                        let less = less as i64;
-                        // In full for its offline readers, if there are any.
-                        if let Some(reader) = r.offline {
-                            begins[phase.index()][i] += full;
-                            ends[phase.index()][reader] -= full - less;
-                        } else {
-                            begins[phase.index()][i] += less;
+/// By phase and step, by how many bytes it raises the most that the role has held so far. What inferences need beyond
+/// the setup is taken at its end, up to [`RESERVED`].
+pub(super) fn fresh_bytes(program: &Program, code: &Code, lifetimes: &Lifetimes) -> [Vec<u64>; 3] {
+    let mut held = Held::default();
+    let mut fresh = Phase::ALL.map(|phase| {
+        let all = &code.phases[phase.index()];
+        let step = |(step, drops): (&Step, &Vec<BufferId>)| {
+            let mut moment = 0;
+            match step {
+                Step::Fused(fused) => {
+                    for i in &fused.instructions {
+                        read_aside(&all[*i]).for_each(|b| held.bring(code, lifetimes, b));
+                    }
+                    fused.kept.iter().for_each(|b| held.take(*b, memory(code.buffers[*b as usize]), true));
+                }
+                Step::One(index) => match all[*index].inst {
+                    Inst::Send { message } => {
+                        moment = program.messages.get(message as usize).map_or(0, |m| m.wire_bytes());
+                    }
+                    Inst::Receive { .. } => {
+                        for b in &all[*index].outputs {
+                            held.take(*b, code.buffers[*b as usize].wire_bytes(), false);
                         }
-                        begins[Phase::Online.index()][first] += full - less;
-                        ends[Phase::Online.index()][last] -= full;
                     }
                     _ => {
-                        begins[phase.index()][i] += full;
-                        if let Some((last, at)) = r.last.filter(|_| !kept) {
-                            ends[last.index()][at] -= full;
+                        all[*index].inputs.iter().for_each(|b| held.bring(code, lifetimes, *b));
+                        for b in &all[*index].outputs {
+                            held.take(*b, memory(code.buffers[*b as usize]), true);
                         }
                     }
-                }
+                },
             }
+            let fresh = held.fresh(moment);
+            for b in drops {
+                held.take(*b, 0, false);
+                held.buffers.remove(b);
+            }
+            fresh
+        };
+        lifetimes.steps[phase.index()].iter().zip(&lifetimes.drops[phase.index()]).map(step).collect::<Vec<u64>>()
+    });
+    let [setup, offline, online] = &mut fresh;
+    if let Some(last) = setup.last_mut() {
+        let mut left = RESERVED;
+        for bytes in offline.iter_mut().chain(online) {
+            let reserved = left.min(*bytes);
+            (*bytes, *last, left) = (*bytes - reserved, *last + reserved, left - reserved);
         }
     }
-    Phase::ALL.map(|phase| {
-        let step = |(i, instruction): (usize, &Instruction)| {
-            // A message is in memory beside its buffers while it is packed or unpacked.
-            let parts = match instruction.inst {
-                Inst::Send { .. } => &instruction.inputs,
-                Inst::Receive { .. } => &instruction.outputs,
-                _ => &Vec::new(),
-            };
-            let message: u64 = parts.iter().filter_map(types).map(Type::wire_bytes).sum();
-            held += begins[phase.index()][i];
-            let fresh = (held + message as i64 - most).max(0);
-            most += fresh;
-            held += ends[phase.index()][i];
-            fresh as u64
-        };
-        code.phases[phase.index()].iter().enumerate().map(step).collect()
-    })
+    fresh
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Instruction;
 
     fn ring(len: usize) -> Type {
         Type::Ring { bits: 8, len }
@@ -126,45 +113,61 @@ mod tests {
         Instruction { inst, inputs: inputs.to_vec(), outputs: outputs.to_vec(), layer: 0 }
     }
 
-    #[test]
-    fn buffers_come_and_go() {
-        let code = Code {
-            buffers: vec![ring(10), ring(10), ring(30), Type::Bits { planes: 3, len: 65 }, ring(1)],
-            phases: [
-                // The first stays for the online phase.
-                vec![i(Inst::Zero, &[], &[0])],
-                vec![i(Inst::Zero, &[], &[1]), i(Inst::Reduce, &[1], &[4]), i(Inst::Zero, &[], &[2])],
-                vec![
-                    i(Inst::Output, &[2], &[]),
-                    i(Inst::Zero, &[], &[3]),
-                    i(Inst::Send { message: 0 }, &[3], &[]),
-                    i(Inst::Output, &[0], &[]),
-                    i(Inst::Output, &[4], &[]),
-                ],
-            ],
-        };
-        // Held: 80; 160, 168 and then 88; 328. Online 88; 136 and 27 of the message, below the most.
-        let want = [vec![80], vec![80, 8, 328 - 168], vec![0; 5]];
-        assert_eq!(fresh_bytes(&code), want);
+    fn fresh(code: &Code) -> [Vec<u64>; 3] {
+        fresh_bytes(&crate::time::tests::empty(), code, &Lifetimes::new(code, false))
     }
 
     #[test]
-    fn masks_and_messages_wait_as_less() {
+    fn buffers_come_and_go() {
         let code = Code {
-            buffers: vec![ring(10), ring(20), ring(40), ring(20)],
+            buffers: vec![ring(10), ring(10), ring(30), Type::Bits { planes: 3, len: 65 }],
             phases: [
                 vec![],
                 vec![
-                    i(Inst::Draw { stream: 0 }, &[], &[0]),
-                    i(Inst::Draw { stream: 1 }, &[], &[1]),
-                    i(Inst::Reduce, &[1], &[3]),
-                    i(Inst::Receive { message: 0 }, &[], &[2]),
+                    i(Inst::Zero, &[], &[0]),
+                    i(Inst::Output, &[0], &[]),
+                    i(Inst::Zero, &[], &[1]),
+                    i(Inst::Zero, &[], &[2]),
                 ],
-                vec![i(Inst::Output, &[0], &[]), i(Inst::Output, &[1, 3], &[]), i(Inst::Output, &[2], &[])],
+                vec![i(Inst::Output, &[2], &[]), i(Inst::Zero, &[], &[3]), i(Inst::Output, &[1], &[])],
             ],
         };
-        // Drawn later; 160; 320, then 160; its 40 bytes and those of the message. Online 200 and 80; 200 and 160; 40 and 280.
-        let want = [vec![], vec![0, 160, 160, 0], vec![0, 360 - 320, 0]];
-        assert_eq!(fresh_bytes(&code), want);
+        // Held: 80, 80, 80, 320; online 320, then 80 and 48.
+        assert_eq!(fresh(&code), [vec![], vec![80, 0, 0, 240], vec![0; 3]]);
+    }
+
+    #[test]
+    fn what_is_not_held_as_a_whole() {
+        let code = Code {
+            buffers: vec![ring(10), ring(20), ring(40), ring(20), ring(20), ring(40)],
+            phases: [
+                vec![],
+                vec![
+                    // Read online alone: drawn there.
+                    i(Inst::Draw { stream: 0 }, &[], &[0]),
+                    // Drawn, added up and made to bits in strips.
+                    i(Inst::Draw { stream: 1 }, &[], &[1]),
+                    i(Inst::Add, &[1, 1], &[3]),
+                    i(Inst::Add, &[3, 1], &[4]),
+                    i(Inst::Receive { message: 0 }, &[], &[2]),
+                ],
+                vec![i(Inst::Output, &[0], &[]), i(Inst::Reduce, &[2], &[5]), i(Inst::Output, &[5, 4], &[])],
+            ],
+        };
+        // Only the second sum is kept: 160, and 40 as received. Online 80 for a moment, then 320 more.
+        assert_eq!(fresh(&code), [vec![], vec![160, 40], vec![80, 240, 0]]);
+    }
+
+    #[test]
+    fn the_setup_takes_it_ahead() {
+        let code = Code {
+            buffers: vec![ring(10), ring(1 << 27)],
+            phases: [
+                vec![i(Inst::Zero, &[], &[0])],
+                vec![i(Inst::Zero, &[], &[1])],
+                vec![i(Inst::Output, &[1, 0], &[])],
+            ],
+        };
+        assert_eq!(fresh(&code), [vec![80 + RESERVED], vec![(1 << 30) - RESERVED], vec![0]]);
     }
 }

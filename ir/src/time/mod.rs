@@ -21,6 +21,7 @@ mod memory;
 mod network;
 mod predict;
 mod rates;
+mod stepwise;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -30,4 +31,5 @@ pub use counts::{Count, Counts, counts};
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict, predict_batch};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
-pub use work::{Kind, NARROW, Work, code_work, digit_products, narrow_weights, phase_work, work};
+pub use stepwise::{StepWork, code_work, phase_work};
+pub use work::{Kind, NARROW, Work, digit_products, narrow_weights, work};

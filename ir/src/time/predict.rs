@@ -1,6 +1,6 @@
 //! Three roles with a clock each walk through a program.
 //!
-//! - An instruction takes its work at the rates, on as many cores as its work can be split over.
+//! - A step takes its work at the rates, on as many cores as its work can be split over.
 //!   Roles on one machine share its cores: where they want more than there are, each gets the same
 //!   fraction of what it wants.
 //! - A message is handed to its link when the send's work is done; the sender goes on. It waits
@@ -22,7 +22,8 @@
 
 use serde::Serialize;
 
-use super::{Network, Rates, Work, code_work};
+use super::{Network, Rates, StepWork, code_work};
+use crate::program::steps::Step;
 use crate::program::traffic::{Stuck, schedule};
 use crate::program::{Inst, Phase, Program, Role};
 
@@ -90,7 +91,7 @@ pub fn predict_batch(program: &Program, rates: &Rates, network: &Network, lanes:
     Ok(Prediction { phases: Phase::ALL.map(walk) })
 }
 
-/// When an instruction ran.
+/// When a step ran.
 #[derive(Clone, Copy, Default)]
 struct Span {
     /// The one before was done.
@@ -103,7 +104,7 @@ struct Span {
 /// When a message travelled.
 #[derive(Clone, Copy)]
 struct Flight {
-    /// Index of the send in its role's code.
+    /// The step of its role that sends it.
     send: usize,
     /// It was there.
     arrive: f64,
@@ -114,7 +115,7 @@ struct Flight {
 /// What a role is doing.
 #[derive(Clone, Copy)]
 enum State {
-    /// Working on the instruction: seconds on one core that are left, cores that it can use.
+    /// Working on the step: seconds on one core that are left, cores that it can use.
     Work { left: f64, cores: u32 },
     /// Waiting for a message.
     Wait { message: usize },
@@ -128,7 +129,7 @@ struct Walk<'a> {
     rates: &'a Rates,
     network: &'a Network,
     /// By role and phase.
-    work: &'a [[Vec<Work>; 3]; 3],
+    work: &'a [[Vec<StepWork>; 3]; 3],
     /// Inferences in lockstep.
     lanes: u16,
     now: f64,
@@ -147,10 +148,10 @@ impl<'a> Walk<'a> {
         phase: Phase,
         rates: &'a Rates,
         network: &'a Network,
-        work: &'a [[Vec<Work>; 3]; 3],
+        work: &'a [[Vec<StepWork>; 3]; 3],
         lanes: u16,
     ) -> Self {
-        let spans = Role::ALL.map(|r| vec![Span::default(); program.code(r).phases[phase.index()].len()]);
+        let spans = Role::ALL.map(|r| vec![Span::default(); work[r.index()][phase.index()].len()]);
         let mut walk = Walk {
             program,
             phase,
@@ -175,21 +176,26 @@ impl<'a> Walk<'a> {
         self.path()
     }
 
-    /// The instruction that a role is at.
-    fn inst(&self, role: Role) -> Option<&'a Inst> {
-        let code = &self.program.code(role).phases[self.phase.index()];
-        code.get(self.at[role.index()]).map(|i| &i.inst)
+    /// A role's steps.
+    fn steps(&self, role: Role) -> &'a [StepWork] {
+        &self.work[role.index()][self.phase.index()]
     }
 
-    /// Comes to the next instruction.
+    /// The instruction of a step that has but one.
+    fn inst(&self, role: Role, at: usize) -> Option<&'a Inst> {
+        let Step::One(index) = self.steps(role).get(at)?.step else { return None };
+        self.program.code(role).phases[self.phase.index()].get(index).map(|i| &i.inst)
+    }
+
+    /// Comes to the next step.
     fn enter(&mut self, role: Role) {
         let r = role.index();
-        let next = self.inst(role);
+        let next = self.inst(role, self.at[r]);
         if let Some(span) = self.spans[r].get_mut(self.at[r]) {
             span.ready = self.now;
         }
         match next {
-            None => self.states[r] = State::Done,
+            None if self.at[r] == self.steps(role).len() => self.states[r] = State::Done,
             Some(Inst::Receive { message }) => {
                 let message = *message as usize;
                 self.states[r] = State::Wait { message };
@@ -197,35 +203,35 @@ impl<'a> Walk<'a> {
                     self.begin(role);
                 }
             }
-            Some(_) => self.begin(role),
+            _ => self.begin(role),
         }
     }
 
-    /// Starts to work on the instruction.
+    /// Starts to work on the step.
     fn begin(&mut self, role: Role) {
         let r = role.index();
-        let one = self.work[r][self.phase.index()][self.at[r]];
+        let step = &self.steps(role)[self.at[r]];
         let (lanes, threads) = (u32::from(self.lanes), self.cores().ceil() as u32);
-        let (calls, at_once) = match self.inst(role) {
+        let (calls, at_once) = match self.inst(role, self.at[r]) {
             Some(Inst::Send { .. }) => (1, 1),
             // Taken from the link in one call, made into buffers in all lanes.
             Some(Inst::Receive { .. }) => (1, lanes),
             _ => (lanes, lanes),
         };
-        let work = one.times(lanes.into(), calls.into());
+        let work = step.total().times(lanes.into(), calls.into());
         let left = self.rates.seconds(&work);
-        let cores = work.parallelism(threads).max(at_once.min(threads));
+        let cores = step.parallelism(threads).max(at_once.min(threads));
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
         self.states[r] = State::Work { left, cores };
     }
 
-    /// Is through with the instruction.
+    /// Is through with the step.
     fn end(&mut self, role: Role) {
         let r = role.index();
         let index = self.at[r];
         self.spans[r][index].end = self.now;
-        if let Some(Inst::Send { message }) = self.inst(role) {
+        if let Some(Inst::Send { message }) = self.inst(role, index) {
             let m = &self.program.messages[*message as usize];
             let link = &mut self.links[m.from.index()][m.to.index()];
             let (free, last) = *link;
@@ -301,14 +307,19 @@ impl<'a> Walk<'a> {
         let mut left = self.spans[role.index()].len();
         while let Some(index) = left.checked_sub(1) {
             let span = self.spans[role.index()][index];
-            let instruction = &self.program.code(role).phases[self.phase.index()][index];
-            add(instruction.layer, Seconds { compute: span.end - span.start, ..Seconds::default() });
+            let step = &self.steps(role)[index];
+            let all = self.rates.seconds(&step.total());
+            for (at, (layer, work)) in step.layers.iter().enumerate() {
+                // Where nothing is known of the parts, the first one has all.
+                let part = if all > 0.0 { self.rates.seconds(work) / all } else { f64::from(u8::from(at == 0)) };
+                add(*layer, Seconds { compute: part * (span.end - span.start), ..Seconds::default() });
+            }
             left = index;
             if span.start <= span.ready {
                 continue;
             }
-            let Inst::Receive { message } = instruction.inst else { continue };
-            let mut message = message as usize;
+            let Some(Inst::Receive { message }) = self.inst(role, index) else { continue };
+            let mut message = *message as usize;
             let mut latency = self.network.one_way_seconds();
             while let Some(flight) = self.flights[message] {
                 let m = &self.program.messages[message];

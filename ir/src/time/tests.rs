@@ -11,6 +11,11 @@ use crate::program::{
 };
 use Role::{Client, Dealer, Server};
 
+/// A program without anything.
+pub fn empty() -> Program {
+    Builder::new(0).program
+}
+
 /// Builds online code; every instruction belongs to the layer given last.
 struct Builder {
     program: Program,

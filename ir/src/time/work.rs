@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::{fresh_bytes, reads};
 use crate::geometry::{ConvShape, PoolShape};
-use crate::program::{BlockMap, Inst, Instruction, Phase, Program, Role, Type, WeightWidth, carry_terms};
+use crate::program::{BlockMap, Inst, Phase, Program, Role, Type, WeightWidth, carry_terms};
 
 /// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,15 +144,12 @@ impl Kind {
         }
     }
 
-    /// Units that a thread takes at a time where several share the work; `None` where one thread
-    /// does it all.
+    /// Units that a thread takes at a time where several share an instruction that runs by itself; `None` where one
+    /// thread does it all.
     pub fn grain(self) -> Option<u64> {
         match self {
             Kind::ConvMacs | Kind::DepthwiseMacs | Kind::DenseMacs => Some(1 << 16),
             Kind::DrawnElements => Some(1 << 14),
-            Kind::Elements | Kind::BitWords | Kind::FromBits | Kind::BlockElements | Kind::SelectElements => {
-                Some(1 << 15)
-            }
             _ => None,
         }
     }
@@ -247,7 +243,7 @@ pub fn digit_products(bits: u8, narrow: bool) -> u64 {
     }
 }
 
-fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
+pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
     let [h, w] = shape.output().unwrap_or([0, 0]);
     let pixels = (h * w) as u64;
     let taps = shape.window.kernel.iter().product::<usize>() as u64;
@@ -357,61 +353,6 @@ pub fn narrow_weights(program: &Program, role: Role) -> Vec<bool> {
         }
     }
     narrow
-}
-
-/// Work of every instruction of a role's code, by phase: its own, the memory that it uses for the first time in
-/// one setup and one inference, and the arrangement of the weights that it makes.
-pub fn code_work(program: &Program, role: Role) -> [Vec<Work>; 3] {
-    let code = program.code(role);
-    let (fresh, narrow, reads) = (fresh_bytes(code), narrow_weights(program, role), reads(code));
-    let mut arranged = vec![0; code.buffers.len()];
-    for i in code.phases.iter().flatten() {
-        if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
-            && conv(shape, 64, false).calls(Kind::ConvMacs) > 0
-        {
-            arranged[*w as usize] = shape.weight_len().unwrap_or(0) as u64;
-        }
-    }
-    let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
-    // A mask that the online phase reads is drawn there, again if need be.
-    let drawn = |b: u32| {
-        let r = reads.get(b as usize)?;
-        let (Some((Phase::Offline, at)), Some((first, _))) = (r.written, r.online) else { return None };
-        let draw = matches!(code.phases[Phase::Offline.index()][at].inst, Inst::Draw { .. });
-        draw.then_some((first, r.offline.is_some()))
-    };
-    Phase::ALL.map(|phase| {
-        let of = |(at, (i, fresh)): (usize, (&Instruction, &u64))| {
-            let outputs = types(&i.outputs);
-            if let (Phase::Offline, Inst::Draw { .. }, &[b]) = (phase, &i.inst, &i.outputs[..])
-                && drawn(b).is_some_and(|(_, before)| !before)
-            {
-                return Work::default();
-            }
-            let mut own = match (&i.inst, &i.inputs[..], &outputs[..]) {
-                (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
-                _ => work(&i.inst, &types(&i.inputs), &outputs),
-            };
-            if phase == Phase::Online {
-                for b in i.inputs.iter().filter(|b| drawn(**b).is_some_and(|(first, _)| first == at)) {
-                    own.add(&work(&Inst::Draw { stream: 0 }, &[], &types(&[*b])));
-                }
-            }
-            if *fresh > 0 {
-                own = own.and(Kind::FreshBytes, *fresh);
-            }
-            let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
-            if weights > 0 { own.and(Kind::ConvWeights, weights) } else { own }
-        };
-        code.phases[phase.index()].iter().zip(&fresh[phase.index()]).enumerate().map(of).collect()
-    })
-}
-
-/// Work of a role in a phase.
-pub fn phase_work(program: &Program, role: Role, phase: Phase) -> Work {
-    let mut total = Work::default();
-    code_work(program, role)[phase.index()].iter().for_each(|w| total.add(w));
-    total
 }
 
 #[cfg(test)]

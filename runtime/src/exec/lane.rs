@@ -163,7 +163,7 @@ impl<'a> Fixed<'a> {
                 let buffer = wire::unpack(ty, bytes).map_err(|source| self.malformed(lane, *b, source))?;
                 lane.sealed[at] = None;
                 self.write(lane, *b, buffer);
-            } else if let Some(stream) = self.plan.streams[at]
+            } else if let Some(stream) = self.plan.lifetimes.streams[at]
                 && lane.get(*b).is_none()
                 && let Some(buffer) = self.draw(lane, stream, ty)
             {
@@ -280,7 +280,7 @@ impl<'a> Fixed<'a> {
             } else {
                 self.local(&mut lane, Phase::Setup, index)?;
             }
-            lane.forget(&self.plan.drops[Phase::Setup.index()][index]);
+            lane.forget(&self.plan.lifetimes.drops[Phase::Setup.index()][index]);
             // At once, so that the elements of all weights are not there at a time.
             for b in instruction.inputs.iter().chain(&instruction.outputs).filter(|b| last[**b as usize] == index) {
                 self.arrange(&mut lane, *b);

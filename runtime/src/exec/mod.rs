@@ -157,7 +157,7 @@ impl<'a> Machine<'a> {
     pub fn run(&mut self, phase: Phase, channels: &mut Channels) -> Result<(), ExecError> {
         let Machine { fixed, lanes, meter } = self;
         let code = &fixed.program.code(fixed.role).phases[phase.index()];
-        let steps = &fixed.plan.steps[phase.index()];
+        let steps = &fixed.plan.lifetimes.steps[phase.index()];
         let mut outgoing = None;
         meter.start(channels.waited());
         for (at, step) in steps.iter().enumerate() {
@@ -175,7 +175,8 @@ impl<'a> Machine<'a> {
                             frame.parts(&fused.sent)
                         }
                     };
-                    let run = |(lane, parts): (&mut Lane, Vec<&mut [u8]>)| strips::run(fixed, lane, phase, fused, parts);
+                    let run =
+                        |(lane, parts): (&mut Lane, Vec<&mut [u8]>)| strips::run(fixed, lane, phase, fused, parts);
                     let spent = match &mut lanes[..] {
                         [lane] => parts.into_iter().map(|parts| run((lane, parts))).collect::<Result<Vec<_>, _>>(),
                         _ => lanes.par_iter_mut().zip(parts).map(run).collect(),
@@ -187,7 +188,7 @@ impl<'a> Machine<'a> {
                     meter.count(phase, code[*index].layer, channels.waited());
                 }
             }
-            lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.drops[phase.index()][at]));
+            lanes.iter_mut().for_each(|lane| lane.forget(&fixed.plan.lifetimes.drops[phase.index()][at]));
         }
         Ok(())
     }

@@ -31,7 +31,9 @@ pub fn reserve(fixed: &Fixed<'_>, phases: &[Phase], lanes: usize) {
     let mut rehearsal = Rehearsal { fixed, lanes, held: BTreeMap::new(), frames: VecDeque::new() };
     for phase in phases {
         let all = &fixed.program.code(fixed.role).phases[phase.index()];
-        for (step, drops) in fixed.plan.steps[phase.index()].iter().zip(&fixed.plan.drops[phase.index()]) {
+        for (step, drops) in
+            fixed.plan.lifetimes.steps[phase.index()].iter().zip(&fixed.plan.lifetimes.drops[phase.index()])
+        {
             rehearsal.step(step, all);
             drops.iter().for_each(|b| drop(rehearsal.held.remove(b)));
         }
@@ -107,7 +109,7 @@ impl Rehearsal<'_> {
         match self.held.get(&b) {
             Some(Held::Words(_)) => {}
             Some(Held::Message(_)) => self.make(b),
-            None if self.fixed.plan.streams[b as usize].is_some() => self.make(b),
+            None if self.fixed.plan.lifetimes.streams[b as usize].is_some() => self.make(b),
             None => {}
         }
     }

@@ -15,9 +15,9 @@ use rayon::prelude::*;
 
 use self::compile::{Compiled, Op, Source};
 use self::cut::{Outputs, Strip};
+use super::ExecError;
 use super::compute::{Operand, compute, overwrites};
 use super::lane::{Fixed, Lane};
-use super::ExecError;
 use crate::buffer::{Buffer, stride};
 use crate::kernels::blocks::shifted;
 use crate::prg::Drawer;
@@ -48,8 +48,7 @@ pub fn run(
     fused: &Fused,
     parts: Vec<&mut [u8]>,
 ) -> Result<Spent, ExecError> {
-    let unverified =
-        |reason| ExecError::Unverified { role: fixed.role, phase, index: fused.instructions[0], reason };
+    let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index: fused.instructions[0], reason };
     compile::bring_aside(fixed, lane, phase, fused)?;
     let types = &fixed.program.code(fixed.role).buffers;
     let mut kept: Vec<Buffer> = fused.kept.iter().map(|b| Buffer::any(types[*b as usize])).collect();
@@ -73,9 +72,7 @@ pub fn run(
             Ok(spent.concat())
         }
         Err(Trouble::Operands) => Err(unverified("operands do not fit")),
-        Err(Trouble::Excess(b)) => {
-            Err(fixed.malformed(lane, b, WireError::Excess { ty: types[b as usize] }))
-        }
+        Err(Trouble::Excess(b)) => Err(fixed.malformed(lane, b, WireError::Excess { ty: types[b as usize] })),
     }
 }
 

@@ -81,9 +81,9 @@ macro_rules! each_kernel {
             /// Client, server: shares of generate and propagate of nibbles.
             fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &mut [u64]) = plain::compare::nibble_open | vector::compare::nibble_open;
             /// Dealer: products of mask bits.
-            fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) = plain::compare::carry_products;
+            fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) = plain::compare::carry_products | vector::compare::carry_products;
             /// Client, server: shares of generate and propagate of groups.
-            fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) = plain::compare::carry_open;
+            fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) = plain::compare::carry_open | vector::compare::carry_open;
             /// Dealer: `gate * x`.
             fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) = plain::gate::gate | vector::gate::gate;
             /// Client, server: a share of `DReLU * z` modulo `2^l` of `z` modulo `2^k`.

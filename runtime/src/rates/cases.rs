@@ -84,9 +84,11 @@ impl Case {
     }
 }
 
-/// Elements of the small and the large case of a pass: the large one's buffers hold 1 MiB, so that operands and
-/// result are in the third-level cache or behind it, as those of large layers are.
-const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 17)];
+/// Elements of the small and the large case of a pass that runs in strips: the large one is a strip.
+const LENGTHS: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 12)];
+/// The same of one that goes over whole buffers: the large one's hold 1 MiB, so that operands and result are in the
+/// third-level cache or behind it, as those of large layers are.
+const WHOLE: [(Size, usize); 2] = [(Size::Small, 1 << 8), (Size::Large, 1 << 17)];
 
 fn window(kernel: usize) -> Window {
     Window { pad: [kernel / 2; 4], ..Window::new([kernel, kernel]) }
@@ -118,11 +120,11 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
 fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let map = |channels, side, block: usize| BlockMap { map: [side, side], blocks: vec![[block, block]; channels] };
     let sum = |map: &BlockMap| (vec![ring(CUT, map.pixels())], ring(CUT, map.count()));
-    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(128, 32, 32))] {
+    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(4, 32, 32))] {
         let (inputs, output) = sum(&map);
         add(Kind::BlockElements, size, Inst::BlockSum(map), inputs, output);
     }
-    let ones = map(128, 32, 1);
+    let ones = map(4, 32, 1);
     let (inputs, output) = sum(&ones);
     add(Kind::SumRuns, Size::Large, Inst::BlockSum(ones.clone()), inputs, output);
     let gated = ring(RING, ones.pixels());
@@ -130,7 +132,7 @@ fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     add(Kind::GateRuns, Size::Large, Inst::Gate(ones.clone()), inputs, gated);
     let selects = [
         (Kind::SelectElements, Size::Small, map(1, 8, 4)),
-        (Kind::SelectElements, Size::Large, map(128, 32, 4)),
+        (Kind::SelectElements, Size::Large, map(4, 32, 4)),
         (Kind::SelectRuns, Size::Large, ones),
     ];
     for (kind, size, map) in selects {
@@ -171,13 +173,6 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     for (size, len) in LENGTHS {
         let pair = vec![ring(CUT, len); 2];
         add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
-        let shape = vec![len / 64, 64];
-        add(Kind::Transposed, size, Inst::Transpose { shape, perm: vec![1, 0] }, pair[..1].to_vec(), ring(CUT, len));
-        let sources = [Source::Operand(0), Source::Operand(1)].repeat(len / 128);
-        let assembled = ring(CUT, sources.len() * 64);
-        let halves = vec![ring(CUT, sources.len() * 32); 2];
-        add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);
-        add(Kind::Weights, size, Inst::Weight { index: 0 }, vec![], ring(RING, len));
         add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], ring(64, len));
         let rows = planes(20, len);
         add(Kind::BitWords, size, Inst::Xor, vec![rows; 2], rows);
@@ -185,8 +180,18 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         add(Kind::FromBits, size, Inst::ToRing, vec![planes(1, len)], ring(RING, len));
         add(Kind::Wraps, size, Inst::Wrap, pair, planes(1, len));
     }
+    for (size, len) in WHOLE {
+        let one = vec![ring(CUT, len)];
+        let shape = vec![len / 64, 64];
+        add(Kind::Transposed, size, Inst::Transpose { shape, perm: vec![1, 0] }, one, ring(CUT, len));
+        let sources = [Source::Operand(0), Source::Operand(1)].repeat(len / 128);
+        let assembled = ring(CUT, sources.len() * 64);
+        let halves = vec![ring(CUT, sources.len() * 32); 2];
+        add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);
+        add(Kind::Weights, size, Inst::Weight { index: 0 }, vec![], ring(RING, len));
+    }
     // Narrow elements: less randomness for each.
-    let narrow = ring(RING - CUT, 1 << 14);
+    let narrow = ring(RING - CUT, 1 << 12);
     add(Kind::DrawnElements, Size::Large, Inst::Draw { stream: 0 }, vec![], narrow);
     for (size, side) in [(Size::Small, 4), (Size::Large, 50)] {
         let pool = PoolShape { channels: side, input: [side, side], window: window(3), counted: [0; 4] };

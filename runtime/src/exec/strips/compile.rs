@@ -90,8 +90,7 @@ impl<'a> Compiled<'a> {
         let code = fixed.program.code(fixed.role);
         let all = &code.phases[phase.index()];
         let ty = |b: &BufferId| code.buffers.get(*b as usize).copied();
-        let mut c =
-            Compiler { fixed, lane, keys: Vec::new(), ops: Vec::new(), values: Vec::new(), found: Vec::new() };
+        let mut c = Compiler { fixed, lane, keys: Vec::new(), ops: Vec::new(), values: Vec::new(), found: Vec::new() };
         for i in &fused.instructions {
             let instruction = &all[*i];
             let layer = instruction.layer;
@@ -164,7 +163,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// A value that an operation makes for the next ones.
-    fn load(&mut self, b: BufferId, bits: bool, planes: Option<usize>, layer: u32, op: impl Fn(usize) -> Op<'a>) -> Source<'a> {
+    fn load(
+        &mut self,
+        b: BufferId,
+        bits: bool,
+        planes: Option<usize>,
+        layer: u32,
+        op: impl Fn(usize) -> Op<'a>,
+    ) -> Source<'a> {
         let source = self.value(planes);
         if let Source::Slot(slot) = source {
             self.ops.push((op(slot), layer));
@@ -187,7 +193,7 @@ impl<'a> Compiler<'a> {
             });
         }
         if fused.drawn.contains(&b) {
-            let stream = self.fixed.plan.streams[b as usize]?;
+            let stream = self.fixed.plan.lifetimes.streams[b as usize]?;
             let (id, key) = self.fixed.key(self.lane, stream)?;
             let keystream = match self.keys.iter().position(|(known, _)| *known == id) {
                 Some(known) => known,

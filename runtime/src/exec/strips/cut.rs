@@ -54,7 +54,10 @@ fn of_channels(map: &BlockMap, grain: usize) -> Vec<Strip> {
 
 /// The pieces of channels of `size` elements that a strip has: the channel, the elements of the strip, and those of
 /// the channel.
-pub fn channels(strip: &Range<usize>, size: usize) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> + use<> {
+pub fn channels(
+    strip: &Range<usize>,
+    size: usize,
+) -> impl Iterator<Item = (usize, Range<usize>, Range<usize>)> + use<> {
     let strip = strip.clone();
     let size = size.max(1);
     (strip.start / size..strip.end.div_ceil(size)).map(move |c| {
@@ -126,7 +129,8 @@ pub struct Packed<'a> {
 impl Packed<'_> {
     /// Writes a strip's elements.
     pub fn pack(&mut self, ty: Type, strip: &Strip, from: &[u64]) {
-        let range = wire::place(ty, strip.elements.start) - self.start..wire::place(ty, strip.elements.end) - self.start;
+        let range =
+            wire::place(ty, strip.elements.start) - self.start..wire::place(ty, strip.elements.end) - self.start;
         let mut rows = self.rows.iter_mut();
         wire::pack_part(ty, strip.elements.len(), from, |_| match rows.next() {
             Some(row) => &mut row[range.clone()],

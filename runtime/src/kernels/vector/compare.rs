@@ -1,7 +1,12 @@
-//! Carries of nibbles, [`LANES`] words of every plane at a time.
+//! Carries of nibbles and of groups, [`LANES`] words of every plane at a time.
+
+use std::sync::OnceLock;
+
+use bcc_ir::program::carry_terms;
 
 use super::{LANES, Words};
 use crate::buffer::stride;
+use crate::kernels::Masked;
 
 /// [`plain::compare::nibble_products`](crate::kernels::plain::compare::nibble_products).
 #[inline(always)]
@@ -57,6 +62,85 @@ pub fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &
                 let p2 = |k: usize| p1(k) & e[2] ^ p1(k + 4);
                 above3(p2(0), p2(8)).store(&mut out[2 * j * n..][..n], at);
             }
+        }
+    }
+}
+
+/// What a term of an opened bit is multiplied with.
+#[derive(Clone, Copy, PartialEq)]
+enum Factor {
+    Public,
+    Lambda(usize),
+    Product(usize),
+}
+
+/// How a level of carries is computed: found once.
+struct Level {
+    /// Planes that are multiplied for each dealt product.
+    products: Vec<Vec<usize>>,
+    /// For each opened bit the summands: a factor, and planes of public bits.
+    bits: Vec<Vec<(Factor, Vec<usize>)>>,
+}
+
+/// Most inputs of a level: 64 bits are 16 nibbles.
+const MOST: usize = 16;
+static LEVELS: [OnceLock<Level>; MOST + 1] = [const { OnceLock::new() }; MOST + 1];
+
+impl Level {
+    fn of(inputs: usize) -> Option<&'static Level> {
+        Some(LEVELS.get(inputs)?.get_or_init(|| Level::new(inputs)))
+    }
+
+    fn new(inputs: usize) -> Level {
+        let (bits, products) = carry_terms(inputs);
+        // A product of masked bits is a sum over the sets of masks among them.
+        let summands = |term: &Vec<usize>| {
+            let summand = |chosen: usize| {
+                let (set, rest): (Vec<usize>, Vec<usize>) = (0..term.len()).partition(|i| chosen >> i & 1 == 1);
+                let set: Vec<usize> = set.into_iter().map(|i| term[i]).collect();
+                let factor = match set[..] {
+                    [] => Factor::Public,
+                    [one] => Factor::Lambda(one),
+                    _ => Factor::Product(products.iter().position(|p| *p == set)?),
+                };
+                Some((factor, rest.into_iter().map(|i| term[i]).collect()))
+            };
+            (0..1usize << term.len()).filter_map(summand).collect::<Vec<_>>()
+        };
+        let bits = bits.iter().map(|bit| bit.terms.iter().flat_map(summands).collect()).collect();
+        Level { products, bits }
+    }
+}
+
+/// [`plain::compare::carry_products`](crate::kernels::plain::compare::carry_products).
+#[inline(always)]
+pub fn carry_products(inputs: usize, len: usize, lambda: &[u64], out: &mut [u64]) {
+    let (n, Some(level)) = (stride(len), Level::of(inputs)) else { return };
+    for (set, out) in level.products.iter().zip(out.chunks_exact_mut(n)) {
+        for at in (0..n).step_by(LANES) {
+            let product = set.iter().fold(Words::ONES, |y, plane| y & Words::load(&lambda[plane * n..][..n], at));
+            product.store(out, at);
+        }
+    }
+}
+
+/// [`plain::compare::carry_open`](crate::kernels::plain::compare::carry_open).
+#[inline(always)]
+pub fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) {
+    let (n, Some(level)) = (stride(len), Level::of(inputs)) else { return };
+    for (summands, out) in level.bits.iter().zip(out.chunks_exact_mut(n)) {
+        for at in (0..n).step_by(LANES) {
+            let mut sum = Words::ZERO;
+            for (factor, planes) in summands {
+                let start = match factor {
+                    Factor::Public if public => Words::ONES,
+                    Factor::Public => continue,
+                    Factor::Lambda(plane) => Words::load(&masked.lambda[plane * n..][..n], at),
+                    Factor::Product(plane) => Words::load(&masked.products[plane * n..][..n], at),
+                };
+                sum = sum ^ planes.iter().fold(start, |y, plane| y & Words::load(&masked.hat[plane * n..][..n], at));
+            }
+            sum.store(out, at);
         }
     }
 }

@@ -1,0 +1,113 @@
+//! The work of a role's steps.
+
+use super::memory::fresh_bytes;
+use super::work::conv;
+use super::{Kind, Work, narrow_weights, work};
+use crate::program::steps::{Fused, Step};
+use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Type};
+
+/// Elements of a strip, as runtimes cut them.
+const STRIP: usize = 4096;
+/// Results that a fused step is shared out from.
+const SHARED: usize = 1 << 18;
+
+/// What a step takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepWork {
+    /// The step.
+    pub step: Step,
+    /// Its work, by layer of the program.
+    pub layers: Vec<(u32, Work)>,
+}
+
+impl StepWork {
+    /// The work of all layers.
+    pub fn total(&self) -> Work {
+        let mut all = Work::default();
+        self.layers.iter().for_each(|(_, work)| all.add(work));
+        all
+    }
+
+    fn add(&mut self, layer: u32, work: &Work) {
+        match self.layers.iter_mut().find(|(l, _)| *l == layer) {
+            Some((_, all)) => all.add(work),
+            None => self.layers.push((layer, *work)),
+        }
+    }
+
+    /// How many of `threads` threads it keeps busy.
+    pub fn parallelism(&self, threads: u32) -> u32 {
+        match &self.step {
+            Step::One(_) => self.total().parallelism(threads),
+            Step::Fused(fused) if fused.len * fused.instructions.len() < SHARED => 1,
+            Step::Fused(fused) => (strips(fused) as u32).clamp(1, threads.max(1)),
+        }
+    }
+}
+
+fn strips(fused: &Fused) -> u64 {
+    fused.len.div_ceil(STRIP) as u64
+}
+
+/// Work of every step of a role's code, by phase: its own, the memory that it uses for the first time in
+/// one setup and one inference, and the arrangement of the weights that it makes.
+pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
+    let code = program.code(role);
+    let lifetimes = Lifetimes::new(code, false);
+    let (fresh, narrow) = (fresh_bytes(program, code, &lifetimes), narrow_weights(program, role));
+    let mut arranged = vec![0; code.buffers.len()];
+    for i in code.phases.iter().flatten() {
+        if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
+            && conv(shape, 64, false).calls(Kind::ConvMacs) > 0
+        {
+            arranged[*w as usize] = shape.weight_len().unwrap_or(0) as u64;
+        }
+    }
+    let types =
+        |ids: &[BufferId]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
+    let draw = |b: BufferId| work(&Inst::Draw { stream: 0 }, &[], &types(&[b]));
+    let own = |i: &Instruction| match (&i.inst, &i.inputs[..], &types(&i.outputs)[..]) {
+        (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
+        (_, _, outputs) => work(&i.inst, &types(&i.inputs), outputs),
+    };
+    Phase::ALL.map(|phase| {
+        let all = &code.phases[phase.index()];
+        // Masks of an earlier phase that are drawn again for somebody who reads all of them.
+        let mut again = vec![phase == Phase::Online; code.buffers.len()];
+        let of = |(step, fresh): (&Step, &u64)| {
+            let mut taken = StepWork { step: step.clone(), layers: Vec::new() };
+            for i in step.instructions().iter().map(|i| &all[*i]) {
+                for b in &i.inputs {
+                    let drawn = matches!(step, Step::Fused(fused) if fused.drawn.contains(b));
+                    let masks = lifetimes.streams[*b as usize].is_some();
+                    let before = masks && lifetimes.written[*b as usize] != phase;
+                    if (drawn || before) && std::mem::replace(&mut again[*b as usize], false) {
+                        taken.add(i.layer, &draw(*b));
+                    }
+                }
+                let mut work = own(i);
+                let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
+                if weights > 0 {
+                    work = work.and(Kind::ConvWeights, weights);
+                }
+                taken.add(i.layer, &work);
+            }
+            if let Step::Fused(fused) = step {
+                // A call for every strip.
+                taken.layers.iter_mut().for_each(|(_, work)| *work = work.times(1, strips(fused)));
+            }
+            if let Some((_, work)) = taken.layers.first_mut().filter(|_| *fresh > 0) {
+                *work = work.and(Kind::FreshBytes, *fresh);
+            }
+            taken
+        };
+        lifetimes.steps[phase.index()].iter().zip(&fresh[phase.index()]).map(of).collect()
+    })
+}
+
+/// Work of a role in a phase.
+pub fn phase_work(program: &Program, role: Role, phase: Phase) -> Work {
+    let mut total = Work::default();
+    code_work(program, role)[phase.index()].iter().for_each(|step| total.add(&step.total()));
+    total
+}
