@@ -9,7 +9,7 @@
 
 use std::sync::OnceLock;
 
-use super::tile::{Pair, pair};
+use super::tile::Pair;
 
 /// Products that are summed up in 32 bits, for each pair of digits.
 pub const SLICE: usize = 240;
@@ -66,10 +66,12 @@ impl Split {
     pub fn pairs<const N: usize>(&self, digit: usize, first: &[u64; N], second: &[u64; N]) -> [Pair; N] {
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
         let mut out = [0; N];
+        let cut = |v: &u64| v.wrapping_add(bias) >> start & mask;
         for ((y, a), b) in out.iter_mut().zip(first).zip(second) {
-            let cut = |v: &u64| ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
-            *y = pair(cut(a), cut(b));
+            *y = (cut(a) | cut(b) << 16) as Pair;
         }
+        // Both halves alike, so their order does not matter.
+        bytemuck::cast_slice_mut(&mut out).iter_mut().for_each(|d: &mut u16| *d = d.wrapping_sub(half));
         out
     }
 }
