@@ -56,8 +56,16 @@ impl Split {
     #[inline(always)]
     pub fn write(&self, digit: usize, values: &[u64], to: &mut [i16]) {
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
-        for (y, v) in to.iter_mut().zip(values) {
-            *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+        if start <= WIDEST {
+            // Within the lower half, which is what carries come from.
+            let (bias, mask) = (bias as u32, mask as u32);
+            for (y, v) in to.iter_mut().zip(values) {
+                *y = (((*v as u32).wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+            }
+        } else {
+            for (y, v) in to.iter_mut().zip(values) {
+                *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+            }
         }
     }
 
@@ -65,10 +73,19 @@ impl Split {
     #[inline(always)]
     pub fn pairs<const N: usize>(&self, digit: usize, first: &[u64; N], second: &[u64; N]) -> [Pair; N] {
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
-        let mut out = [0; N];
-        let cut = |v: &u64| v.wrapping_add(bias) >> start & mask;
+        let mask = mask as u32;
+        let words = |values: &[u64; N]| -> [u32; N] {
+            if start <= WIDEST {
+                // As in `write`.
+                values.map(|v| (v as u32).wrapping_add(bias as u32) >> start)
+            } else {
+                values.map(|v| (v.wrapping_add(bias) >> start) as u32)
+            }
+        };
+        let (first, second) = (words(first), words(second));
+        let mut out: [Pair; N] = [0; N];
         for ((y, a), b) in out.iter_mut().zip(first).zip(second) {
-            *y = (cut(a) | cut(b) << 16) as Pair;
+            *y = a & mask | (b & mask) << 16;
         }
         // Both halves alike, so their order does not matter.
         bytemuck::cast_slice_mut(&mut out).iter_mut().for_each(|d: &mut u16| *d = d.wrapping_sub(half));
