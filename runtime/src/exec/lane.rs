@@ -208,7 +208,7 @@ impl<'a> Fixed<'a> {
         if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
             let x = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
             let x = x.ok_or(unverified("an operand is missing"))?;
-            let mut out = Buffer::zeros(ty);
+            let mut out = Buffer::any(ty);
             self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
             self.write(lane, target, out);
             return Ok(());

@@ -124,7 +124,7 @@ macro_rules! declare {
                 let _ = (bits, narrow, shape, w);
                 None
             }
-            /// Convolution with weights that this set has arranged for it.
+            /// Convolution with weights that this set has arranged for it; `out` may hold anything.
             fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
                 let _ = (weights, x, out);
             }

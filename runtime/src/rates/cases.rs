@@ -59,7 +59,7 @@ impl Case {
                 // As a machine does that has settled.
                 let arranged = kernels.arrange(bits, false, shape, operands[1].words());
                 Box::new(move || {
-                    let mut out = Buffer::zeros(output);
+                    let mut out = if arranged.is_some() { Buffer::any(output) } else { Buffer::zeros(output) };
                     match &arranged {
                         Some(weights) => kernels.conv_arranged(weights, operands[0].words(), out.words_mut()),
                         None => kernels.conv(bits, shape, operands[0].words(), operands[1].words(), out.words_mut()),

@@ -20,6 +20,7 @@ pub use tile::{COLUMNS, ROWS};
 pub use tile::{Portable, Tile};
 
 use crate::buffer::mask;
+use tile::Job;
 
 /// How a convolution is computed.
 enum Way {
@@ -54,7 +55,7 @@ pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64]
         return;
     }
     match way(shape) {
-        Way::Direct => direct(bits, shape, x, w, out),
+        Way::Direct => direct(tile, bits, shape, x, w, out),
         Way::Dense => dense(tile, bits, shape, x, w, out),
         Way::Product => product(tile, &Arranged::new(tile, bits, false, shape, w), x, out),
     }
@@ -64,19 +65,80 @@ pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64]
 fn dense<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
     let in_group = shape.in_channels / shape.groups;
     let out_group = shape.out_channels / shape.groups;
-    out.par_iter_mut().with_min_len(32).enumerate().for_each(|(o, y)| {
-        let first = o / out_group * in_group;
-        *y = tile.dot(&w[o * in_group..][..in_group], &x[first..first + in_group]) & mask(bits);
+    // Some outputs of one group for each task.
+    let outputs = 32.min(out_group);
+    out.par_chunks_mut(out_group).enumerate().for_each(|(group, out)| {
+        let x = &x[group * in_group..][..in_group];
+        out.par_chunks_mut(outputs).enumerate().for_each(|(i, out)| {
+            let w = &w[(group * out_group + i * outputs) * in_group..];
+            if bits <= 32 {
+                tile.run(Dots::<true> { bits, x, w, out });
+            } else {
+                tile.run(Dots::<false> { bits, x, w, out });
+            }
+        });
     });
 }
 
+/// Some outputs of a fully connected layer. `LOW` if 32 bits of every product count.
+struct Dots<'a, const LOW: bool> {
+    bits: u8,
+    x: &'a [u64],
+    /// Row after row.
+    w: &'a [u64],
+    out: &'a mut [u64],
+}
+
+impl<const LOW: bool> Job for Dots<'_, LOW> {
+    #[inline(always)]
+    fn work(self) {
+        for (y, w) in self.out.iter_mut().zip(self.w.chunks_exact(self.x.len())) {
+            let products = w.iter().zip(self.x).map(|(w, x)| times::<LOW>(*w, *x));
+            *y = products.fold(0, u64::wrapping_add) & mask(self.bits);
+        }
+    }
+}
+
+/// A product. Where 32 bits of it count, so does that of the operands' low halves, which takes the processor one
+/// multiplication.
+#[inline(always)]
+fn times<const LOW: bool>(a: u64, b: u64) -> u64 {
+    let low = |v: u64| v & u64::from(u32::MAX);
+    if LOW { low(a) * low(b) } else { a.wrapping_mul(b) }
+}
+
 /// Row by row and tap by tap: few output channels in a group, depthwise ones above all.
-fn direct(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+fn direct<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
     let Some([height, width]) = shape.output() else { return };
-    let [in_h, in_w] = shape.input;
-    let [kh, kw] = shape.window.kernel;
-    let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    out.par_chunks_exact_mut(height * width).enumerate().for_each(|(o, out)| {
+    let pixels = height * width;
+    out.par_chunks_exact_mut(pixels).enumerate().for_each(|(o, out)| {
+        if bits <= 32 {
+            tile.run(OneOutput::<true> { bits, shape, o, x, w, width, out });
+        } else {
+            tile.run(OneOutput::<false> { bits, shape, o, x, w, width, out });
+        }
+    });
+}
+
+/// An output channel of a direct convolution. `LOW` if 32 bits of every product count.
+struct OneOutput<'a, const LOW: bool> {
+    bits: u8,
+    shape: &'a ConvShape,
+    o: usize,
+    x: &'a [u64],
+    w: &'a [u64],
+    /// Width of the output.
+    width: usize,
+    out: &'a mut [u64],
+}
+
+impl<const LOW: bool> Job for OneOutput<'_, LOW> {
+    #[inline(always)]
+    fn work(self) {
+        let OneOutput { bits, shape, o, x, w, width, out } = self;
+        let [in_h, in_w] = shape.input;
+        let [kh, kw] = shape.window.kernel;
+        let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
         let first = o / out_group * in_group;
         for (c, map) in x[first * in_h * in_w..].chunks_exact(in_h * in_w).take(in_group).enumerate() {
             let taps = &w[(o * in_group + c) * kh * kw..][..kh * kw];
@@ -86,7 +148,7 @@ fn direct(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
                     for kx in 0..kw {
                         let (range, from) = columns(shape, kx, width);
                         if !range.is_empty() {
-                            add_scaled(
+                            add_scaled::<LOW>(
                                 taps[ky * kw + kx],
                                 &map[iy * in_w + from..(iy + 1) * in_w],
                                 shape.window.stride[1],
@@ -98,26 +160,26 @@ fn direct(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
             }
         }
         out.iter_mut().for_each(|y| *y &= mask(bits));
-    });
-}
-
-fn add_scaled(factor: u64, from: &[u64], step: usize, to: &mut [u64]) {
-    if step == 1 {
-        for (y, x) in to.iter_mut().zip(from) {
-            *y = y.wrapping_add(factor.wrapping_mul(*x));
-        }
-    } else {
-        for (y, x) in to.iter_mut().zip(from.iter().step_by(step)) {
-            *y = y.wrapping_add(factor.wrapping_mul(*x));
-        }
     }
 }
 
+/// `y + factor x`.
+#[inline(always)]
+fn add_scaled<const LOW: bool>(factor: u64, from: &[u64], step: usize, to: &mut [u64]) {
+    if step == 1 {
+        to.iter_mut().zip(from).for_each(|(y, x)| *y = y.wrapping_add(times::<LOW>(factor, *x)));
+    } else {
+        to.iter_mut().zip(from.iter().step_by(step)).for_each(|(y, x)| *y = y.wrapping_add(times::<LOW>(factor, *x)));
+    }
+}
+
+#[inline(always)]
 fn inside(position: isize, size: usize) -> Option<usize> {
     usize::try_from(position).ok().filter(|p| *p < size)
 }
 
 /// Outputs of a row whose tap `kx` is not in the padding, and the first one's input column.
+#[inline(always)]
 fn columns(shape: &ConvShape, kx: usize, width: usize) -> (Range<usize>, usize) {
     let step = shape.window.stride[1];
     let offset = shape.window.position(1, 0, kx);

@@ -92,19 +92,22 @@ struct Shared<'a> {
 unsafe impl Sync for Shared<'_> {}
 
 impl Shared<'_> {
-    /// Adds `values` to the elements from `at` on and keeps the bits of `mask`.
+    /// Adds `values` to the elements from `at` on, or writes them there if they are the `first`, and keeps the bits of
+    /// `mask`.
     ///
     /// # Safety
     /// No two tasks may touch the same element at the same time.
     #[allow(unsafe_code)]
     #[inline(always)]
-    unsafe fn add(&self, at: usize, values: &[u64], mask: u64) {
+    unsafe fn add(&self, at: usize, first: bool, values: &[u64], mask: u64) {
         assert!(at + values.len() <= self.len, "a tile lies inside the output");
         // SAFETY: the range is inside the exclusively borrowed output, and by the function's
         // contract nobody else touches it now.
         let to = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
-        for (y, v) in to.iter_mut().zip(values) {
-            *y = y.wrapping_add(*v) & mask;
+        if first {
+            to.iter_mut().zip(values).for_each(|(y, v)| *y = *v & mask);
+        } else {
+            to.iter_mut().zip(values).for_each(|(y, v)| *y = y.wrapping_add(*v) & mask);
         }
     }
 }
@@ -138,7 +141,7 @@ impl Arranged {
     }
 }
 
-/// Adds a convolution to `out`, reduced.
+/// A convolution, reduced; `out` may hold anything.
 pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]) {
     let Arranged { bits, shape, scheme, groups } = weights;
     let Some([height, width]) = shape.output() else { return };
@@ -240,7 +243,7 @@ impl<T: Tile> Rectangle<'_, T> {
             // SAFETY: tasks differ in their pixels or in their rows.
             #[allow(unsafe_code)]
             unsafe {
-                self.target.add(at, &sums[..used], self.mask);
+                self.target.add(at, slice.start == 0, &sums[..used], self.mask);
             }
         }
     }

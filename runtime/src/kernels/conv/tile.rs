@@ -41,11 +41,6 @@ pub trait Tile: Send + Sync {
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     );
-
-    /// `sum of a[i] * b[i]`, modulo `2^64`.
-    fn dot(&self, a: &[u64], b: &[u64]) -> u64 {
-        a.iter().zip(b).fold(0, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)))
-    }
 }
 
 /// What the compiler makes of plain loops.
@@ -217,20 +212,6 @@ mod x86 {
                 }
             }
         }
-
-        #[target_feature(enable = "avx512f,avx512dq")]
-        fn dot_product(a: &[u64], b: &[u64]) -> u64 {
-            let (a8, a1) = a.as_chunks::<8>();
-            let (b8, b1) = b.as_chunks::<8>();
-            let mut lanes = [0u64; 8];
-            for (a, b) in a8.iter().zip(b8) {
-                for ((y, a), b) in lanes.iter_mut().zip(a).zip(b) {
-                    *y = y.wrapping_add(a.wrapping_mul(*b));
-                }
-            }
-            let tail = a1.iter().zip(b1).fold(0u64, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)));
-            lanes.iter().fold(tail, |sum, v| sum.wrapping_add(*v))
-        }
     }
 
     impl Tile for Avx512 {
@@ -253,11 +234,6 @@ mod x86 {
         ) {
             // SAFETY: `new` has found AVX-512 F and BW.
             unsafe { Self::tile(left, right, sums) }
-        }
-
-        fn dot(&self, a: &[u64], b: &[u64]) -> u64 {
-            // SAFETY: `new` has found AVX-512 F and DQ.
-            unsafe { Self::dot_product(a, b) }
         }
     }
 }
