@@ -6,41 +6,41 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of five, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
 const RATES: [(Kind, f64, f64); 28] = [
-    (Kind::ConvMacs, 22222.0, 0.0172),
-    (Kind::ConvTaps, 0.0, 2.2011),
-    (Kind::ConvWeights, 0.0, 1.9292),
-    (Kind::DepthwiseMacs, 12283.0, 0.7836),
-    (Kind::DenseMacs, 254.0, 0.8116),
-    (Kind::PoolTaps, 320.0, 2.4045),
-    (Kind::Elements, 193.0, 0.4309),
-    (Kind::Transposed, 385.0, 2.7389),
-    (Kind::Gathered, 308.0, 0.4315),
-    (Kind::Weights, 197.0, 0.342),
-    (Kind::DrawnBytes, 927.0, 0.0576),
-    (Kind::DrawnElements, 0.0, 1.1487),
-    (Kind::BitWords, 127.0, 0.4474),
-    (Kind::ToBits, 85.0, 1.4287),
-    (Kind::FromBits, 220.0, 0.9801),
-    (Kind::Wraps, 126.0, 0.4064),
-    (Kind::BlockElements, 219.0, 0.4739),
-    (Kind::SelectElements, 535.0, 2.9933),
-    (Kind::SumRuns, 0.0, 0.0),
-    (Kind::GateRuns, 0.0, 0.9351),
-    (Kind::SelectRuns, 0.0, 0.9879),
-    (Kind::NibbleProducts, 466.0, 16.8728),
-    (Kind::NibbleOpens, 617.0, 18.6107),
-    (Kind::CarryProducts, 4594.0, 1.127),
-    (Kind::CarryOpens, 7656.0, 1.2646),
-    (Kind::SentBytes, 6332.0, 0.1155),
-    (Kind::ReceivedBytes, 5508.0, 0.1628),
-    (Kind::FreshBytes, 0.0, 0.6118),
+    (Kind::ConvMacs, 34256.0, 0.02),
+    (Kind::ConvTaps, 0.0, 2.1889),
+    (Kind::ConvWeights, 0.0, 1.831),
+    (Kind::DepthwiseMacs, 19143.0, 0.7898),
+    (Kind::DenseMacs, 100.0, 0.4994),
+    (Kind::PoolTaps, 126.0, 1.4462),
+    (Kind::Elements, 214.0, 0.2752),
+    (Kind::Transposed, 122.0, 2.6994),
+    (Kind::Gathered, 191.0, 0.4592),
+    (Kind::Weights, 81.0, 0.3614),
+    (Kind::DrawnBytes, 854.0, 0.0589),
+    (Kind::DrawnElements, 0.0, 1.3792),
+    (Kind::BitWords, 181.0, 0.1525),
+    (Kind::ToBits, 177.0, 0.8833),
+    (Kind::FromBits, 273.0, 0.9768),
+    (Kind::Wraps, 144.0, 0.3365),
+    (Kind::BlockElements, 137.0, 0.2441),
+    (Kind::SelectElements, 487.0, 2.2848),
+    (Kind::SumRuns, 0.0, 0.0507),
+    (Kind::GateRuns, 0.0, 0.7871),
+    (Kind::SelectRuns, 0.0, 0.6812),
+    (Kind::NibbleProducts, 538.0, 10.5479),
+    (Kind::NibbleOpens, 776.0, 13.3575),
+    (Kind::CarryProducts, 262.0, 0.2267),
+    (Kind::CarryOpens, 354.0, 0.1531),
+    (Kind::SentBytes, 5869.0, 0.1511),
+    (Kind::ReceivedBytes, 7810.0, 0.1824),
+    (Kind::FreshBytes, 0.0, 0.757),
 ];
 
 /// What the machine's two processors are worth together.
 const CORES: f64 = 1.2;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.633e9, 1.11e-4);
+const LOOPBACK: (f64, f64) = (2.436e9, 1.33e-4);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

@@ -33,7 +33,7 @@ pub enum Kind {
     Weights,
     /// Bytes of randomness: whole bytes of every ring element, whole words of every plane.
     DrawnBytes,
-    /// Ring elements and words of planes that randomness is made into.
+    /// Ring elements that randomness is made into; words of planes are the randomness itself.
     DrawnElements,
     /// 64-bit words of bit planes that an exclusive or or a choice of planes writes.
     BitWords,
@@ -296,7 +296,10 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         Type::Ring { .. } => 0,
     };
     match inst {
-        Inst::Draw { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()).and(Kind::DrawnElements, out_words),
+        Inst::Draw { .. } => match out {
+            Type::Ring { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()).and(Kind::DrawnElements, elements),
+            Type::Bits { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()),
+        },
         Inst::Weight { .. } => Work::of(Kind::Weights, elements),
         Inst::Send { .. } => Work::of(Kind::SentBytes, bytes(inputs)),
         Inst::Receive { .. } => Work::of(Kind::ReceivedBytes, bytes(outputs)),
@@ -406,10 +409,7 @@ mod tests {
             one(Inst::Draw { stream: 0 }, &[], ring(20, 7)),
             Work::of(Kind::DrawnBytes, 21).and(Kind::DrawnElements, 7)
         );
-        assert_eq!(
-            one(Inst::Draw { stream: 0 }, &[], planes(3, 65)),
-            Work::of(Kind::DrawnBytes, 3 * 2 * 8).and(Kind::DrawnElements, 6)
-        );
+        assert_eq!(one(Inst::Draw { stream: 0 }, &[], planes(3, 65)), Work::of(Kind::DrawnBytes, 3 * 2 * 8));
         assert_eq!(one(Inst::Xor, &[planes(3, 65); 2], planes(3, 65)), Work::of(Kind::BitWords, 6));
         let apart = Inst::ToBits { low: 0, count: 3, pad: 1 };
         assert_eq!(one(apart, &[ring(20, 70)], planes(4, 70)), Work::of(Kind::ToBits, 70));

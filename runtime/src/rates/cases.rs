@@ -173,8 +173,8 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     for (size, len) in LENGTHS {
         let pair = vec![ring(CUT, len); 2];
         add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
-        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], ring(64, len));
         let rows = planes(20, len);
+        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], rows);
         add(Kind::BitWords, size, Inst::Xor, vec![rows; 2], rows);
         add(Kind::ToBits, size, Inst::ToBits { low: 0, count: 19, pad: 1 }, vec![ring(CUT, len)], rows);
         add(Kind::FromBits, size, Inst::ToRing, vec![planes(1, len)], ring(RING, len));
@@ -190,9 +190,7 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         add(Kind::Gathered, size, Inst::Assemble { inner: 64, sources }, halves, assembled);
         add(Kind::Weights, size, Inst::Weight { index: 0 }, vec![], ring(RING, len));
     }
-    // Narrow elements: less randomness for each.
-    let narrow = ring(RING - CUT, 1 << 12);
-    add(Kind::DrawnElements, Size::Large, Inst::Draw { stream: 0 }, vec![], narrow);
+    add(Kind::DrawnElements, Size::Large, Inst::Draw { stream: 0 }, vec![], ring(CUT, 1 << 12));
     for (size, side) in [(Size::Small, 4), (Size::Large, 50)] {
         let pool = PoolShape { channels: side, input: [side, side], window: window(3), counted: [0; 4] };
         let len = side * side * side;

@@ -1,6 +1,6 @@
 //! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
 //!
-//! The real kernels run on random operands of the sizes of common layers, through the functions
+//! The real kernels run on random operands of the sizes of common layers, or of strips of them, through the functions
 //! that the interpreter calls, result buffers made and erased, with one thread in the pool. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
@@ -92,7 +92,7 @@ pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) ->
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
              call of each kind, convolutions of three shapes, blocks of 1x1 and 4x4, \
-             randomness of 12 and 64 bits"
+             randomness of planes and of 20 bits"
         ),
     };
     Ok(Rates { measured, loopback: link.loopback, rates })

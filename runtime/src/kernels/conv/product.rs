@@ -150,27 +150,56 @@ pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]
     let map = shape.input[0] * shape.input[1];
     let panels = out_group.div_ceil(ROWS);
     let tiles = pixels.div_ceil(TILE);
-    // Few tiles: share the rows among tasks too, each gathering the right side anew.
+    // Few tiles: share the rows among tasks too, which read a right side that is packed before.
     let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
     for (group, left) in groups.iter().enumerate() {
         let right = Right::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
         let target = &mut out[group * out_group * pixels..][..out_group * pixels];
         let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
-        (0..tiles * parts).into_par_iter().for_each(|task| {
-            let (t, part) = (task / parts, task % parts);
-            tile.run(Rectangle {
-                tile,
-                scheme,
-                mask: mask(*bits),
-                left,
-                right: &right,
-                target: &target,
-                rows: out_group,
-                pixels,
-                panels: part * panels / parts..(part + 1) * panels / parts,
-                columns: t * TILE..pixels.min((t + 1) * TILE),
+        let rectangle = |t: usize, part: usize| Rectangle {
+            tile,
+            scheme,
+            mask: mask(*bits),
+            left,
+            right: &right,
+            packed: None,
+            target: &target,
+            rows: out_group,
+            pixels,
+            panels: part * panels / parts..(part + 1) * panels / parts,
+            columns: t * TILE..pixels.min((t + 1) * TILE),
+        };
+        if parts == 1 {
+            (0..tiles).into_par_iter().for_each(|t| tile.run(rectangle(t, 0)));
+            continue;
+        }
+        for t in 0..tiles {
+            let count = TILE.min(pixels - t * TILE);
+            let row = scheme.right.len() * count.div_ceil(COLUMNS);
+            let mut packed = Scratch::<[Pair; COLUMNS]>::any(row * left.depth);
+            packed.par_chunks_mut(row * SLICE / 2).enumerate().for_each(|(i, to)| {
+                let pairs = i * SLICE / 2..i * SLICE / 2 + to.len() / row;
+                tile.run(OnePack { right: &right, pairs, first: t * TILE, count, to });
             });
-        });
+            let packed = Some(&packed[..]);
+            (0..parts).into_par_iter().for_each(|part| tile.run(Rectangle { packed, ..rectangle(t, part) }));
+        }
+    }
+}
+
+/// A slice of some columns of the right side.
+struct OnePack<'a> {
+    right: &'a Right<'a>,
+    pairs: Range<usize>,
+    first: usize,
+    count: usize,
+    to: &'a mut [[Pair; COLUMNS]],
+}
+
+impl Job for OnePack<'_> {
+    #[inline(always)]
+    fn work(self) {
+        self.right.pack(self.pairs, self.first, self.count, self.to);
     }
 }
 
@@ -181,6 +210,8 @@ struct Rectangle<'a, T> {
     mask: u64,
     left: &'a Left,
     right: &'a Right<'a>,
+    /// The columns of the right side, slice after slice, where they are shared by several tasks.
+    packed: Option<&'a [[Pair; COLUMNS]]>,
     target: &'a Shared<'a>,
     /// Rows and columns of the whole product.
     rows: usize,
@@ -194,14 +225,21 @@ impl<T: Tile> Job for Rectangle<'_, T> {
     fn work(self) {
         let (first, count) = (self.columns.start, self.columns.len());
         let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
-        let mut packed =
-            Scratch::<[Pair; COLUMNS]>::any(scheme.right.len() * blocks * (SLICE / 2).min(self.left.depth));
+        let row = scheme.right.len() * blocks;
+        let own = if self.packed.is_some() { 0 } else { row * (SLICE / 2).min(self.left.depth) };
+        let mut own = Scratch::<[Pair; COLUMNS]>::any(own);
         for start in (0..self.left.depth).step_by(SLICE / 2) {
             let slice = start..(start + SLICE / 2).min(self.left.depth);
-            self.right.pack(slice.clone(), first, count, &mut packed);
+            let packed = match self.packed {
+                Some(all) => &all[row * slice.start..row * slice.end],
+                None => {
+                    self.right.pack(slice.clone(), first, count, &mut own);
+                    &own
+                }
+            };
             for block in 0..blocks {
                 for panel in self.panels.clone() {
-                    self.add_tile(&packed, blocks, block, panel, slice.clone());
+                    self.add_tile(packed, blocks, block, panel, slice.clone());
                 }
             }
         }

@@ -7,18 +7,19 @@ use bcc_ir::geometry::{ConvShape, Window};
 use super::digits::Split;
 use super::maps::Maps;
 use super::tile::{COLUMNS, Pair, Tile};
+use crate::words::Words;
 
 /// Output pixels of a task.
 pub const TILE: usize = 4 * COLUMNS;
 
 /// What one group of a convolution reads.
 pub enum Right<'a> {
-    /// Windows of several pixels, or steps: digits are made once for all taps.
+    /// Windows of several pixels: digits are made once for all taps.
     Maps(Maps),
     /// Single pixels: digits are made when they are packed.
     Pixels {
         /// The maps.
-        x: &'a [u64],
+        x: Pixels<'a>,
         /// Pixels of each.
         map: usize,
         /// The digits.
@@ -26,11 +27,49 @@ pub enum Right<'a> {
     },
 }
 
+/// Maps as they are, or every few pixels of them.
+pub enum Pixels<'a> {
+    All(&'a [u64]),
+    Some(Words),
+}
+
+impl Pixels<'_> {
+    fn all(&self) -> &[u64] {
+        match self {
+            Pixels::All(x) => x,
+            Pixels::Some(x) => x,
+        }
+    }
+}
+
+/// Whether a window is of a single pixel.
+fn single(window: &Window) -> bool {
+    let stepping = Window { stride: window.stride, dilation: window.dilation, ..Window::new([1, 1]) };
+    *window == stepping
+}
+
+/// The pixels that windows of one pixel with steps are on.
+fn sampled(shape: &ConvShape, channels: usize, x: &[u64]) -> Words {
+    let [height, width] = shape.output().unwrap_or_default();
+    let [in_h, in_w] = shape.input;
+    let [step_y, step_x] = shape.window.stride;
+    let mut out = Words::any(channels * height * width);
+    let maps = x.chunks_exact(in_h * in_w).zip(out.chunks_exact_mut((height * width).max(1)));
+    for (map, out) in maps {
+        let rows = map.chunks_exact(in_w).step_by(step_y).zip(out.chunks_exact_mut(width));
+        rows.for_each(|(row, out)| out.iter_mut().zip(row.iter().step_by(step_x)).for_each(|(y, x)| *y = *x));
+    }
+    out
+}
+
 impl<'a> Right<'a> {
     /// Of `x`, `channels` maps.
     pub fn new<T: Tile>(tile: &T, split: &'a Split, shape: &ConvShape, channels: usize, x: &'a [u64]) -> Self {
-        if shape.window == Window::new([1, 1]) {
-            Right::Pixels { x, map: shape.input[0] * shape.input[1], split }
+        if shape.window.stride == [1, 1] && single(&shape.window) {
+            Right::Pixels { x: Pixels::All(x), map: shape.input[0] * shape.input[1], split }
+        } else if single(&shape.window) {
+            let map = shape.output().map_or(0, |[h, w]| h * w);
+            Right::Pixels { x: Pixels::Some(sampled(shape, channels, x)), map, split }
         } else {
             Right::Maps(Maps::new(tile, split, shape, channels, x))
         }
@@ -38,7 +77,11 @@ impl<'a> Right<'a> {
 
     /// Words of memory that it takes.
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
-        if shape.window == Window::new([1, 1]) { 0 } else { Maps::words(split, shape, channels) }
+        match shape.output() {
+            _ if !single(&shape.window) => Maps::words(split, shape, channels),
+            Some([h, w]) if shape.window.stride != [1, 1] => channels * h * w,
+            _ => 0,
+        }
     }
 
     /// Writes pairs `pairs` of the right matrix's rows for the output pixels `first .. first + count`, at
@@ -50,6 +93,7 @@ impl<'a> Right<'a> {
             Right::Maps(maps) => maps.pack(pairs, first, count, to),
             Right::Pixels { x, map, split } => {
                 let (slice, panels) = (pairs.len(), count.div_ceil(COLUMNS));
+                let x = x.all();
                 for (i, p) in pairs.enumerate() {
                     let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]);
                     let (even, odd) = (row(2 * p), row(2 * p + 1));
