@@ -292,3 +292,110 @@ pub fn grain(code: &Code, phase: Phase, fused: &Fused) -> usize {
     let kept = fused.kept.iter().any(planes);
     if kept || fused.instructions.iter().any(outside) { 64 } else { 8 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(len: usize) -> Type {
+        Type::Ring { bits: 8, len }
+    }
+
+    fn plane(len: usize) -> Type {
+        Type::Bits { planes: 1, len }
+    }
+
+    fn i(inst: Inst, inputs: &[u32], outputs: &[u32]) -> Instruction {
+        Instruction { inst, inputs: inputs.to_vec(), outputs: outputs.to_vec(), layer: 0 }
+    }
+
+    fn online(buffers: Vec<Type>, all: Vec<Instruction>) -> Code {
+        Code { buffers, phases: [vec![], vec![], all] }
+    }
+
+    fn fused(instructions: &[usize], len: usize) -> Fused {
+        Fused { instructions: instructions.to_vec(), len, map: None, drawn: vec![], kept: vec![], sent: vec![] }
+    }
+
+    fn draw(b: u32) -> Instruction {
+        i(Inst::Draw { stream: b }, &[], &[b])
+    }
+
+    #[test]
+    fn what_is_read_inside_is_not_kept() {
+        let code = online(
+            vec![ring(100); 7].into_iter().chain([ring(50), ring(50)]).collect(),
+            vec![
+                draw(0),
+                i(Inst::Receive { message: 0 }, &[], &[1, 7]),
+                i(Inst::Add, &[0, 1], &[2]),
+                i(Inst::AddConst { value: 1 }, &[7], &[8]),
+                i(Inst::Sub, &[2, 0], &[3]),
+                i(Inst::Add, &[3, 1], &[4]),
+                i(Inst::Send { message: 1 }, &[8, 4, 3], &[]),
+                i(Inst::Output, &[3], &[]),
+            ],
+        );
+        let want = vec![
+            Step::One(1),
+            Step::Fused(Fused { drawn: vec![0], kept: vec![3], sent: vec![(3, 2), (4, 1)], ..fused(&[2, 4, 5], 100) }),
+            Step::Fused(Fused { sent: vec![(8, 0)], ..fused(&[3], 50) }),
+            Step::One(6),
+            Step::One(7),
+        ];
+        assert_eq!(steps(&code, false)[2], want);
+        let Step::Fused(whole) = &steps(&code, true)[2][2] else { panic!("the draw, the message and then the sums") };
+        assert_eq!((&whole.drawn[..], &whole.kept[..]), (&[][..], &[2, 3, 4][..]));
+    }
+
+    #[test]
+    fn a_mask_that_is_read_as_a_whole_is_drawn_before() {
+        let code = online(
+            vec![ring(100); 3],
+            vec![i(Inst::Zero, &[], &[1]), draw(0), i(Inst::Add, &[0, 1], &[2]), i(Inst::Output, &[0], &[])],
+        );
+        let want = vec![Step::One(1), Step::One(0), Step::Fused(fused(&[2], 100)), Step::One(3)];
+        assert_eq!(steps(&code, false)[2], want);
+    }
+
+    #[test]
+    fn sums_of_blocks_come_before_what_reads_them() {
+        let map = BlockMap { map: [4, 4], blocks: vec![[2, 2], [1, 1]] };
+        let (pixels, blocks) = (map.pixels(), map.count());
+        let code = online(
+            vec![ring(pixels), ring(pixels), ring(blocks), plane(blocks), ring(pixels), ring(pixels)],
+            vec![
+                i(Inst::Receive { message: 0 }, &[], &[0]),
+                i(Inst::Add, &[0, 0], &[1]),
+                i(Inst::BlockSum(map.clone()), &[1], &[2]),
+                i(Inst::ToBits { low: 7, count: 1, pad: 0 }, &[2], &[3]),
+                i(Inst::Gate(map.clone()), &[3, 1], &[4]),
+                i(Inst::Add, &[4, 0], &[5]),
+                i(Inst::Output, &[5], &[]),
+            ],
+        );
+        let want = vec![
+            Step::One(0),
+            Step::Fused(Fused { map: Some(2), kept: vec![1, 2], ..fused(&[1, 2], pixels) }),
+            Step::Fused(Fused { kept: vec![3], ..fused(&[3], blocks) }),
+            Step::Fused(Fused { map: Some(4), kept: vec![5], ..fused(&[4, 5], pixels) }),
+            Step::One(6),
+        ];
+        assert_eq!(steps(&code, false)[2], want);
+        let Step::Fused(gate) = &want[3] else { return };
+        assert_eq!(grain(&code, Phase::Online, gate), 8);
+        // Blocks of a pixel each: all of it together.
+        let ones = |i: Instruction| match i.inst {
+            Inst::BlockSum(_) => {
+                Instruction { inst: Inst::BlockSum(BlockMap { map: [4, 4], blocks: vec![[1, 1]; 2] }), ..i }
+            }
+            Inst::Gate(_) => Instruction { inst: Inst::Gate(BlockMap { map: [4, 4], blocks: vec![[1, 1]; 2] }), ..i },
+            _ => i,
+        };
+        let mut code = code;
+        code.buffers[2..4].copy_from_slice(&[ring(pixels), plane(pixels)]);
+        code.phases[2] = code.phases[2].drain(..).map(ones).collect();
+        let all = Fused { kept: vec![5], ..fused(&[1, 2, 3, 4, 5], pixels) };
+        assert_eq!(steps(&code, false)[2], vec![Step::One(0), Step::Fused(all), Step::One(6)]);
+    }
+}

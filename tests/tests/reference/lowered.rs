@@ -66,7 +66,7 @@ impl<'a> Trace<'a> {
             }
             inst => {
                 let operands: Vec<&Buffer> = operands.iter().map(|b| &**b).collect();
-                vec![Rc::new(compute(best(), inst, &operands, ty.unwrap()).unwrap())]
+                vec![Rc::new(compute_whole(best(), inst, &operands, ty.unwrap()).unwrap())]
             }
         };
         assert_eq!(results.len(), i.outputs.len());

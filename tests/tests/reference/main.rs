@@ -18,7 +18,7 @@ use bcc_ir::geometry::{Block, ConvShape, Window};
 use bcc_ir::graph::{ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, Range};
 use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role, Stream, Type, carry_groups, carry_terms, verify};
 use bcc_runtime::buffer::{Buffer, mask};
-use bcc_runtime::exec::compute;
+use bcc_runtime::exec::compute_whole;
 use bcc_runtime::kernels::{Kernels, available, best};
 use bcc_runtime::prg::{Key, draw};
 use serde::Deserialize;
@@ -169,7 +169,7 @@ struct Exec(&'static dyn Kernels);
 
 impl Exec {
     fn run(&self, inst: Inst, operands: &[&Buffer], ty: Type) -> Buffer {
-        compute(self.0, &inst, operands, ty).unwrap_or_else(|| panic!("{inst:?} does not run on these operands"))
+        compute_whole(self.0, &inst, operands, ty).unwrap_or_else(|| panic!("{inst:?} does not run on these operands"))
     }
 
     fn add(&self, a: &Buffer, b: &Buffer) -> Buffer {

@@ -221,3 +221,30 @@ fn split<'a, T>(row: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     *row = rest;
     front
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strips_are_whole_channels_that_end_at_the_grain() {
+        let map = BlockMap { map: [5, 5], blocks: vec![[2, 2], [5, 1], [1, 1]].repeat(200) };
+        for grain in [8, 64] {
+            let strips = of_channels(&map, grain);
+            let (mut elements, mut channels, mut blocks) = (0, 0, 0);
+            for s in &strips {
+                assert_eq!((s.elements.start, s.channels.start, s.blocks.start), (elements, channels, blocks));
+                (elements, channels, blocks) = (s.elements.end, s.channels.end, s.blocks.end);
+                assert!(elements == 25 * channels && (elements.is_multiple_of(grain) || channels == 600));
+            }
+            assert!(strips.len() > 2 && (elements, blocks) == (map.pixels(), map.count()));
+        }
+    }
+
+    #[test]
+    fn pieces_of_channels_make_up_the_strip() {
+        let pieces: Vec<_> = channels(&(70..205), 50).collect();
+        let want = [(1, 0..30, 20..50), (2, 30..80, 0..50), (3, 80..130, 0..50), (4, 130..135, 0..5)];
+        assert_eq!(pieces, want);
+    }
+}

@@ -1,0 +1,91 @@
+//! Steps that run strip by strip send and give what their instructions do on whole buffers.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bcc_ir::program::steps::steps;
+use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role};
+use bcc_runtime::channel::{Hooks, Recorder};
+use bcc_runtime::exec::Observer;
+use bcc_runtime::kernels::{self, Kernels};
+use bcc_runtime::session::{LocalOptions, Options, Transport, run_local};
+use common::{integers, network, tensor};
+
+type Frames = BTreeMap<(Role, u64), Vec<u8>>;
+
+/// All frames and the outputs. With an observer, who looks at all buffers, nothing but whole buffers is made.
+fn run(
+    (program, weights): &(Program, Vec<Vec<i64>>),
+    kernels: &'static dyn Kernels,
+    batch: u16,
+    observer: Option<Observer>,
+) -> (Frames, Vec<Vec<i64>>) {
+    let log = Arc::new(Mutex::new(Frames::new()));
+    let sink = log.clone();
+    let recorder: Recorder = Arc::new(move |info, frame| {
+        sink.lock().unwrap().insert((info.from, info.number), frame.to_vec());
+    });
+    let hooks = Hooks { recorder: Some(recorder), tamper: None };
+    let party = Options { batch, hooks, observer, kernels, ..Options::default() };
+    let seeds = Some([[1; 32], [2; 32], [3; 32]]);
+    let options = LocalOptions { party, seeds, transport: Transport::Tcp, ..LocalOptions::default() };
+    let inputs: Vec<_> = (0..u64::from(batch)).map(|i| tensor(&integers(7 + i, program.input.shape[1], 500))).collect();
+    let out = run_local(program, weights, &inputs, &options).unwrap();
+    let frames = log.lock().unwrap().clone();
+    (frames, out.outputs.into_iter().map(|o| o.integers).collect())
+}
+
+fn check(name: &str, map: BlockMap) {
+    let model = network(2, &map);
+    for batch in [1, 2] {
+        let nobody: Observer = Arc::new(|_, _, _, _| {});
+        let (want, whole) = run(&model, kernels::plain(), batch, Some(nobody));
+        for k in [kernels::plain(), kernels::best()] {
+            let (got, strips) = run(&model, k, batch, None);
+            assert!(got == want, "{name}, batch {batch}, {}: other frames", k.name());
+            assert!(strips == whole, "{name}, batch {batch}, {}: other outputs", k.name());
+        }
+    }
+}
+
+#[test]
+fn pixels_by_themselves() {
+    // Many strips, the last one not whole.
+    check("1x1", BlockMap { map: [101, 103], blocks: vec![[1, 1]; 5] });
+}
+
+#[test]
+fn blocks_of_many_sizes_on_maps_of_odd_size() {
+    let sizes = [[1, 1], [2, 3], [4, 4], [33, 35], [5, 1], [1, 1], [7, 9]];
+    let blocks = (0..45).map(|c| sizes[c % sizes.len()]).collect();
+    check("odd", BlockMap { map: [33, 35], blocks });
+}
+
+#[test]
+fn channels_larger_than_a_strip() {
+    check("large", BlockMap { map: [90, 91], blocks: vec![[3, 3], [1, 1], [4, 2]] });
+}
+
+/// Every instruction but a draw has one step; steps take many together.
+#[test]
+fn steps_take_every_instruction_once() {
+    let (program, _) = network(2, &BlockMap { map: [8, 8], blocks: vec![[1, 1]; 4] });
+    let (mut instructions, mut count) = (0, 0);
+    for role in Role::ALL {
+        let code = program.code(role);
+        for phase in [Phase::Offline, Phase::Online] {
+            let all = &code.phases[phase.index()];
+            let draw = |i: &usize| matches!(all[*i].inst, Inst::Draw { .. });
+            let steps = &steps(code, false)[phase.index()];
+            let mut seen: Vec<usize> = steps.iter().flat_map(|s| s.instructions().to_vec()).collect();
+            seen.retain(|i| !draw(i));
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq((0..all.len()).filter(|i| !draw(i))), "{role}, {phase}");
+            (instructions, count) = (instructions + all.len(), count + steps.len());
+        }
+    }
+    assert!(2 * count < instructions, "{count} steps of {instructions} instructions");
+}
