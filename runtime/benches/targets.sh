@@ -18,14 +18,14 @@ runs=${RUNS:-5}
 # case | network | photos, if it needs any | options of bcc compile | options of bcr bench
 cases=(
     "r18_100|resnet18_cifar|photos_32|--budget 100%|"
-    "r18_6|resnet18_cifar|photos_32|--budget 6% --correct none|"
+    "r18_6|resnet18_cifar|photos_32|--budget 6% --correct none --ring 32 --weight-frac 10|"
     "r50_100|resnet50_avg|photos_imagenet|--budget 100%|"
     "r50_6|resnet50_avg|photos_imagenet|--budget 6% --menu 2x2,4x4,4x5,5x5,identity,zero --weight-frac 10|"
     "r50_6_wan|resnet50_avg|photos_imagenet|--budget 6% --menu 2x2,4x4,4x5,5x5,identity,zero --weight-frac 10|--network wan"
     "conv|single_conv||--input-bound 2|"
     "relus|million_relus||--input-bound 2|"
     "voc_100|deeplabv3_resnet50_avg|photos_512|--images 2 --budget 100%|"
-    "voc_6|deeplabv3_resnet50_avg|photos_512|--images 2 --budget 6% --refine 0 --probes 1 --menu small|"
+    "voc_6|deeplabv3_resnet50_avg|photos_512|--images 2 --budget 6% --refine 0 --probes 1 --menu 2x2,4x4,4x5,5x5,identity,zero --weight-frac 10|"
 )
 
 if [[ ${1:-} == list ]]; then

@@ -3,44 +3,45 @@
 use super::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
-/// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of five, on two cores of a shared
+/// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 28] = [
-    (Kind::ConvMacs, 34256.0, 0.02),
-    (Kind::ConvTaps, 0.0, 2.1889),
-    (Kind::ConvWeights, 0.0, 1.831),
-    (Kind::DepthwiseMacs, 19143.0, 0.7898),
-    (Kind::DenseMacs, 100.0, 0.4994),
-    (Kind::PoolTaps, 126.0, 1.4462),
-    (Kind::Elements, 214.0, 0.2752),
-    (Kind::Transposed, 122.0, 2.6994),
-    (Kind::Gathered, 191.0, 0.4592),
-    (Kind::Weights, 81.0, 0.3614),
-    (Kind::DrawnBytes, 854.0, 0.0589),
-    (Kind::DrawnElements, 0.0, 1.3792),
-    (Kind::BitWords, 181.0, 0.1525),
-    (Kind::ToBits, 177.0, 0.8833),
-    (Kind::FromBits, 273.0, 0.9768),
-    (Kind::Wraps, 144.0, 0.3365),
-    (Kind::BlockElements, 137.0, 0.2441),
-    (Kind::SelectElements, 487.0, 2.2848),
-    (Kind::SumRuns, 0.0, 0.0507),
-    (Kind::GateRuns, 0.0, 0.7871),
-    (Kind::SelectRuns, 0.0, 0.6812),
-    (Kind::NibbleProducts, 538.0, 10.5479),
-    (Kind::NibbleOpens, 776.0, 13.3575),
-    (Kind::CarryProducts, 262.0, 0.2267),
-    (Kind::CarryOpens, 354.0, 0.1531),
-    (Kind::SentBytes, 5869.0, 0.1511),
-    (Kind::ReceivedBytes, 7810.0, 0.1824),
-    (Kind::FreshBytes, 0.0, 0.757),
+const RATES: [(Kind, f64, f64); 29] = [
+    (Kind::ConvMacs, 3432.0, 0.0217),
+    (Kind::ConvTaps, 0.0, 1.5042),
+    (Kind::ConvReads, 0.0, 0.265),
+    (Kind::ConvWeights, 0.0, 0.9228),
+    (Kind::DepthwiseMacs, 683.0, 0.7023),
+    (Kind::DenseMacs, 161.0, 0.202),
+    (Kind::PoolTaps, 1.0, 2.8529),
+    (Kind::Elements, 204.0, 0.2669),
+    (Kind::Transposed, 242.0, 2.6647),
+    (Kind::Gathered, 261.0, 0.4796),
+    (Kind::Weights, 134.0, 0.2809),
+    (Kind::DrawnBytes, 910.0, 0.06),
+    (Kind::DrawnElements, 0.0, 0.9835),
+    (Kind::BitWords, 143.0, 0.28),
+    (Kind::ToBits, 157.0, 1.0853),
+    (Kind::FromBits, 239.0, 1.0073),
+    (Kind::Wraps, 149.0, 0.3801),
+    (Kind::BlockElements, 236.0, 0.3924),
+    (Kind::SelectElements, 441.0, 3.1663),
+    (Kind::SumRuns, 0.0, 0.0772),
+    (Kind::GateRuns, 0.0, 1.4067),
+    (Kind::SelectRuns, 0.0, 0.858),
+    (Kind::NibbleProducts, 823.0, 11.7722),
+    (Kind::NibbleOpens, 964.0, 16.3892),
+    (Kind::CarryProducts, 413.0, 0.3708),
+    (Kind::CarryOpens, 497.0, 0.2231),
+    (Kind::SentBytes, 6303.0, 0.0975),
+    (Kind::ReceivedBytes, 7270.0, 0.1795),
+    (Kind::FreshBytes, 0.0, 0.7641),
 ];
 
 /// What the machine's two processors are worth together.
-const CORES: f64 = 1.2;
+const CORES: f64 = 1.9;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.436e9, 1.33e-4);
+const LOOPBACK: (f64, f64) = (2.782e9, 1.38e-4);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

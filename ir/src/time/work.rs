@@ -14,6 +14,8 @@ pub enum Kind {
     ConvMacs,
     /// Operand elements that such a convolution gathers: one for each tap and output pixel.
     ConvTaps,
+    /// Digits of weights that such a convolution reads, each once for all pixels.
+    ConvReads,
     /// Weights that are arranged for such a convolution, once, when the setup has them.
     ConvWeights,
     /// Multiply-accumulates of a convolution with fewer output channels in a group, depthwise ones
@@ -74,9 +76,10 @@ pub const NARROW: usize = 4;
 
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 29] = [
         Kind::ConvMacs,
         Kind::ConvTaps,
+        Kind::ConvReads,
         Kind::ConvWeights,
         Kind::DepthwiseMacs,
         Kind::DenseMacs,
@@ -115,6 +118,7 @@ impl Kind {
         match self {
             Kind::ConvMacs => "conv_macs",
             Kind::ConvTaps => "conv_taps",
+            Kind::ConvReads => "conv_reads",
             Kind::ConvWeights => "conv_weights",
             Kind::DepthwiseMacs => "depthwise_macs",
             Kind::DenseMacs => "dense_macs",
@@ -256,6 +260,7 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
     } else {
         Work::of(Kind::ConvMacs, macs * digit_products(bits, narrow))
             .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
+            .and(Kind::ConvReads, weights * if narrow { 1 } else { u64::from(bits.div_ceil(16)) })
     }
 }
 
@@ -386,8 +391,10 @@ mod tests {
         let mut shape = ConvShape { in_channels: 2, input: [5, 6], out_channels: 8, groups: 1, window };
         let of = |shape: ConvShape, bits| work(&Inst::Conv(shape), &[], &[ring(bits, 0)]);
         let weights = 8 * 2 * 9;
-        for (bits, products) in [(16, 1), (32, 3), (40, 6), (64, 19)] {
-            let want = Work::of(Kind::ConvMacs, products * weights * 30).and(Kind::ConvTaps, 2 * 9 * 30);
+        for (bits, products) in [(16u8, 1), (32, 3), (40, 6), (64, 19)] {
+            let want = Work::of(Kind::ConvMacs, products * weights * 30)
+                .and(Kind::ConvTaps, 2 * 9 * 30)
+                .and(Kind::ConvReads, weights * u64::from(bits.div_ceil(16)));
             assert_eq!(of(shape, bits), want);
         }
         // Two groups of four outputs: half the weights, the same taps.

@@ -55,11 +55,12 @@ fn seconds(value: f64) -> Result<Duration> {
         .ok_or_else(|| miette!("{value} is no time to wait; give a positive number of seconds, at most {LONGEST:?}"))
 }
 
-/// Sets the threads up and takes over what the common options say.
-fn options(common: &Common) -> Result<Options> {
-    if let Some(n) = common.threads {
-        rayon::ThreadPoolBuilder::new().num_threads(n).build_global().into_diagnostic()?;
-    }
+/// Sets the threads up and takes over what the common options say. Where this thread is to be the only party of the
+/// process it is one of those that compute, so that short work need not be handed to another.
+fn options(common: &Common, only_party: bool) -> Result<Options> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads.unwrap_or(0));
+    let pool = if only_party { pool.use_current_thread() } else { pool };
+    pool.build_global().into_diagnostic()?;
     let (_, shape) = network(common, &default_rates())?;
     Ok(Options { timeout: seconds(common.timeout)?, state: common.state.clone(), shape, ..Options::default() })
 }

@@ -29,7 +29,7 @@ pub fn dial(peer: Role, address: &str, options: &Options) -> Endpoint<'static> {
 pub fn client(a: Client) -> Result<()> {
     let loaded = program(&a.common.dir)?;
     let inputs = data::inputs(&a.data, &loaded.program.input)?;
-    let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common)? };
+    let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, true)? };
     warn();
     let bar = progress(inputs.len(), &mut options);
     let mut endpoints = vec![dial(Role::Server, &a.server, &options)];
@@ -46,7 +46,7 @@ pub fn client(a: Client) -> Result<()> {
 /// `bcr prepare` with a server and a dealer elsewhere.
 pub fn prepare(a: &Prepare, server: &str, dealer: &str) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common)? };
+    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common, true)? };
     warn();
     let bar = progress(a.count as usize, &mut options);
     let endpoints = vec![dial(Role::Server, server, &options), dial(Role::Dealer, dealer, &options)];
@@ -83,7 +83,7 @@ pub fn dealer(a: Dealer) -> Result<()> {
 }
 
 fn serving(common: &Common, material: Option<PathBuf>, serve: &Serve) -> Result<Options> {
-    let options = Options { material, ..options(common)? };
+    let options = Options { material, ..options(common, true)? };
     if !serve.announce {
         warn();
     }

@@ -18,12 +18,17 @@ pub fn rates(a: &Rates) -> Result<()> {
     // Opened first: a file that cannot be written must not cost the measurement.
     let file = OpenOptions::new().create(true).write(true).truncate(false).open(&a.output);
     let mut file = file.into_diagnostic().wrap_err_with(failed)?;
-    rayon::ThreadPoolBuilder::new().num_threads(1).build_global().into_diagnostic()?;
+    // Measured on the pool's only thread, as a party's own is one of its pool. The other end of a link has another.
+    let pool = || rayon::ThreadPoolBuilder::new().num_threads(1);
+    pool().build_global().into_diagnostic()?;
+    let pool = pool().build().into_diagnostic()?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let shown = bar.clone();
-    let measured = measure(kernels::best(), &mut |done, steps| {
-        shown.set_length(steps as u64);
-        shown.set_position(done as u64);
+    let measured = pool.install(|| {
+        measure(kernels::best(), &mut |done, steps| {
+            shown.set_length(steps as u64);
+            shown.set_position(done as u64);
+        })
     });
     bar.finish_and_clear();
     let rates = measured.into_diagnostic()?;

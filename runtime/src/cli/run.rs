@@ -24,7 +24,7 @@ use super::{data, options, party, program, progress, report, warn, weights};
 pub fn run(a: Run) -> Result<()> {
     let loaded = program(&a.common.dir)?;
     let inputs = data::inputs(&a.data, &loaded.program.input)?;
-    let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common)? };
+    let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, !a.in_memory)? };
     let bar = progress(inputs.len(), &mut options);
     let result = if a.in_memory {
         let weights = weights(&a.common.dir, &loaded)?;
@@ -50,7 +50,7 @@ pub fn run(a: Run) -> Result<()> {
 /// `bcr prepare` for all three parties.
 pub fn prepare(a: &Prepare) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common)? };
+    let mut options = Options { material: Some(a.material.clone()), batch: a.batch, ..options(&a.common, true)? };
     warn();
     let bar = progress(a.count as usize, &mut options);
     let result = processes(&a.common, &loaded, options, Job::Prepare { count: a.count }, None);

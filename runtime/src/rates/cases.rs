@@ -102,9 +102,10 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let shapes = [
         (Kind::ConvMacs, Size::Small, square(8, 16, 8, 1)),
         (Kind::ConvMacs, Size::Large, square(32, 16, 64, 3)),
-        // Few outputs for what is gathered; few pixels for the weights. All take a millisecond or less, so
-        // that many runs are not interrupted.
+        // Few outputs for what is gathered; few pixels for the weights, more of them than caches hold. All take about a
+        // millisecond or less, so that many runs are not interrupted.
         (Kind::ConvTaps, Size::Large, square(32, 16, 8, 3)),
+        (Kind::ConvReads, Size::Large, square(512, 2, 512, 3)),
         (Kind::ConvWeights, Size::Large, square(128, 4, 128, 3)),
         (Kind::DepthwiseMacs, Size::Small, ConvShape { groups: 2, ..square(2, 4, 2, 3) }),
         (Kind::DepthwiseMacs, Size::Large, ConvShape { groups: 64, ..square(64, 28, 64, 3) }),

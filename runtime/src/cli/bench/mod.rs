@@ -22,7 +22,7 @@ use super::{WARNING, network, options, program, progress, warn};
 /// `bcr bench`.
 pub fn bench(a: &Bench) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let mut options = options(&a.common)?;
+    let mut options = options(&a.common, true)?;
     let rates = a.rates.as_deref().map_or_else(|| Ok(default_rates()), Rates::load).into_diagnostic()?;
     let (mut network, _) = network(&a.common, &rates)?;
     // Whatever lies between them, all parties are on this machine.
