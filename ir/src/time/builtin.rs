@@ -6,42 +6,42 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
 const RATES: [(Kind, f64, f64); 29] = [
-    (Kind::ConvMacs, 3432.0, 0.0217),
-    (Kind::ConvTaps, 0.0, 1.5042),
-    (Kind::ConvReads, 0.0, 0.265),
-    (Kind::ConvWeights, 0.0, 0.9228),
-    (Kind::DepthwiseMacs, 683.0, 0.7023),
-    (Kind::DenseMacs, 161.0, 0.202),
-    (Kind::PoolTaps, 1.0, 2.8529),
-    (Kind::Elements, 204.0, 0.2669),
-    (Kind::Transposed, 242.0, 2.6647),
-    (Kind::Gathered, 261.0, 0.4796),
-    (Kind::Weights, 134.0, 0.2809),
-    (Kind::DrawnBytes, 910.0, 0.06),
-    (Kind::DrawnElements, 0.0, 0.9835),
-    (Kind::BitWords, 143.0, 0.28),
-    (Kind::ToBits, 157.0, 1.0853),
-    (Kind::FromBits, 239.0, 1.0073),
-    (Kind::Wraps, 149.0, 0.3801),
-    (Kind::BlockElements, 236.0, 0.3924),
-    (Kind::SelectElements, 441.0, 3.1663),
-    (Kind::SumRuns, 0.0, 0.0772),
-    (Kind::GateRuns, 0.0, 1.4067),
-    (Kind::SelectRuns, 0.0, 0.858),
-    (Kind::NibbleProducts, 823.0, 11.7722),
-    (Kind::NibbleOpens, 964.0, 16.3892),
-    (Kind::CarryProducts, 413.0, 0.3708),
-    (Kind::CarryOpens, 497.0, 0.2231),
-    (Kind::SentBytes, 6303.0, 0.0975),
-    (Kind::ReceivedBytes, 7270.0, 0.1795),
-    (Kind::FreshBytes, 0.0, 0.7641),
+    (Kind::ConvMacs, 4239.0, 0.0224),
+    (Kind::ConvTaps, 0.0, 1.4385),
+    (Kind::ConvReads, 0.0, 0.3578),
+    (Kind::ConvWeights, 0.0, 0.7761),
+    (Kind::DepthwiseMacs, 771.0, 0.4613),
+    (Kind::DenseMacs, 96.0, 0.1664),
+    (Kind::PoolTaps, 106.0, 1.307),
+    (Kind::Elements, 101.0, 0.2522),
+    (Kind::Transposed, 0.0, 2.586),
+    (Kind::Gathered, 137.0, 0.4268),
+    (Kind::Weights, 82.0, 0.2912),
+    (Kind::DrawnBytes, 505.0, 0.0608),
+    (Kind::DrawnElements, 0.0, 0.6945),
+    (Kind::BitWords, 143.0, 0.2354),
+    (Kind::ToBits, 77.0, 0.8601),
+    (Kind::FromBits, 144.0, 0.6082),
+    (Kind::Wraps, 81.0, 0.262),
+    (Kind::BlockElements, 127.0, 0.2397),
+    (Kind::SelectElements, 266.0, 2.2604),
+    (Kind::SumRuns, 0.0, 0.0584),
+    (Kind::GateRuns, 0.0, 0.781),
+    (Kind::SelectRuns, 0.0, 0.4904),
+    (Kind::NibbleProducts, 524.0, 9.6745),
+    (Kind::NibbleOpens, 732.0, 12.5522),
+    (Kind::CarryProducts, 252.0, 0.2114),
+    (Kind::CarryOpens, 352.0, 0.1376),
+    (Kind::SentBytes, 5232.0, 0.0886),
+    (Kind::ReceivedBytes, 7989.0, 0.1789),
+    (Kind::FreshBytes, 0.0, 0.6692),
 ];
 
-/// What the machine's two processors are worth together.
-const CORES: f64 = 1.9;
+/// What the two processors are worth together to a convolution of common size.
+const CORES: f64 = 1.3;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (2.782e9, 1.38e-4);
+const LOOPBACK: (f64, f64) = (2.5e9, 1.38e-4);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

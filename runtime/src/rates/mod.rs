@@ -98,35 +98,29 @@ pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) ->
     Ok(Rates { measured, loopback: link.loopback, rates })
 }
 
-/// By how much all processors together are faster than one, median of five: they may share a core, or
-/// be busy with other programs.
+/// By how much a pool of all processors is faster than one of a thread at a convolution of common size, median of five.
+/// Threads share caches and memory, may share a core, are busy with other programs, and wait for each other at the end
+/// of every call.
 fn cores(kernels: &dyn Kernels, cases: &[Case]) -> f64 {
     // Long enough for other programs to get their turn.
     const LONG: Duration = Duration::from_millis(40);
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let Some(case) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else { return 1.0 };
-    // Calls per second of a thread beside others.
-    let speed = || {
-        // Convolutions are handed to the pool of the thread that asks for them.
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
-        if pool.is_err() {
-            return 0.0;
-        }
-        let mut call = case.prepare(kernels);
-        let (start, mut calls) = (Instant::now(), 0u32);
-        while start.elapsed() < LONG {
-            call();
-            calls += 1;
-        }
-        f64::from(calls) / start.elapsed().as_secs_f64()
-    };
-    let together = |threads: usize| -> f64 {
-        std::thread::scope(|s| {
-            let running: Vec<_> = (0..threads).map(|_| s.spawn(speed)).collect();
-            running.into_iter().filter_map(|t| t.join().ok()).sum()
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
+    let (Some(one), Some(many)) = (pool(1), pool(all)) else { return 1.0 };
+    // Calls per second.
+    let speed = |pool: &rayon::ThreadPool| {
+        pool.install(|| {
+            let mut call = case.prepare(kernels);
+            let (start, mut calls) = (Instant::now(), 0u32);
+            while start.elapsed() < LONG {
+                call();
+                calls += 1;
+            }
+            f64::from(calls) / start.elapsed().as_secs_f64()
         })
     };
-    let mut ratios: Vec<f64> = (0..5).map(|_| together(all) / together(1).max(f64::MIN_POSITIVE)).collect();
+    let mut ratios: Vec<f64> = (0..5).map(|_| speed(&many) / speed(&one).max(f64::MIN_POSITIVE)).collect();
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios.get(2).copied().unwrap_or(1.0);
     ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64)
