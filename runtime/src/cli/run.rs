@@ -24,7 +24,8 @@ use super::{data, options, party, program, progress, report, warn, weights};
 pub fn run(a: Run) -> Result<()> {
     let loaded = program(&a.common.dir)?;
     let inputs = data::inputs(&a.data, &loaded.program.input)?;
-    let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, !a.in_memory)? };
+    let mut options =
+        Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, !a.in_memory)? };
     let bar = progress(inputs.len(), &mut options);
     let result = if a.in_memory {
         let weights = weights(&a.common.dir, &loaded)?;
