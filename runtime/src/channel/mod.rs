@@ -331,10 +331,9 @@ impl Channels {
     }
 
     /// Index of the frame that a peer has sent next, if one arrives within `wait`; it stays there to be
-    /// received. Peers are left to know that this party waits, as one look is rarely the last.
+    /// received. One look is rarely the last: whom this party waits for is for the caller to [show](Self::show_waiting).
     pub fn next_index(&mut self, peer: Role, wait: Duration) -> Result<Option<u32>, ChannelError> {
         let waiting = "waiting for its next word";
-        self.show_waiting(Some(peer));
         let header = self.link(peer, waiting)?.peek(wait).map_err(|e| self.fault(peer, waiting.into(), e))?;
         let header = header.map(Header::parse);
         if header.is_some_and(|h| frame::parse_alive(h).is_some()) {

@@ -56,7 +56,8 @@ fn seconds(value: f64) -> Result<Duration> {
 }
 
 /// Sets the threads up and takes over what the common options say. Where this thread is to be the only party of the
-/// process it is one of those that compute, so that short work need not be handed to another.
+/// process it is one of those that compute, so that short work need not be handed to another. To be called before
+/// anything is computed.
 fn options(common: &Common, only_party: bool) -> Result<Options> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(common.threads.unwrap_or(0));
     let pool = if only_party { pool.use_current_thread() } else { pool };

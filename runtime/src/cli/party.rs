@@ -28,8 +28,8 @@ pub fn dial(peer: Role, address: &str, options: &Options) -> Endpoint<'static> {
 /// `bcr client`.
 pub fn client(a: Client) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let inputs = data::inputs(&a.data, &loaded.program.input)?;
     let mut options = Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, true)? };
+    let inputs = data::inputs(&a.data, &loaded.program.input)?;
     warn();
     let bar = progress(inputs.len(), &mut options);
     let mut endpoints = vec![dial(Role::Server, &a.server, &options)];

@@ -23,9 +23,9 @@ use super::{data, options, party, program, progress, report, warn, weights};
 /// `bcr run`.
 pub fn run(a: Run) -> Result<()> {
     let loaded = program(&a.common.dir)?;
-    let inputs = data::inputs(&a.data, &loaded.program.input)?;
     let mut options =
         Options { material: a.material.clone(), batch: a.data.batch, ..options(&a.common, !a.in_memory)? };
+    let inputs = data::inputs(&a.data, &loaded.program.input)?;
     let bar = progress(inputs.len(), &mut options);
     let result = if a.in_memory {
         let weights = weights(&a.common.dir, &loaded)?;

@@ -388,6 +388,8 @@ impl<'a> Session<'a> {
         let (mut deadline, mut glance) = (Instant::now() + patience, GLANCE);
         while let Some(late) = [Role::Client, Role::Server].into_iter().find(|r| self.ended[r.index()] < count) {
             let before = self.ended;
+            // Not the other one, which may itself be waiting for the dealer.
+            channels.show_waiting(Some(late));
             for peer in [Role::Client, Role::Server] {
                 let through = self.ended[peer.index()] == self.count.div_ceil(self.batch);
                 match channels.next_index(peer, glance)? {

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn strips_are_whole_channels_that_end_at_the_grain() {
-        let map = BlockMap { map: [5, 5], blocks: vec![[2, 2], [5, 1], [1, 1]].repeat(200) };
+        let map = BlockMap { map: [5, 5], blocks: [[2, 2], [5, 1], [1, 1]].repeat(200) };
         for grain in [8, 64] {
             let strips = of_channels(&map, grain);
             let (mut elements, mut channels, mut blocks) = (0, 0, 0);
