@@ -344,8 +344,9 @@ mod tests {
             Step::One(7),
         ];
         assert_eq!(steps(&code, false)[2], want);
-        let Step::Fused(whole) = &steps(&code, true)[2][2] else { panic!("the draw, the message and then the sums") };
-        assert_eq!((&whole.drawn[..], &whole.kept[..]), (&[][..], &[2, 3, 4][..]));
+        // Behind the draw and the message.
+        let whole = Fused { kept: vec![2, 3, 4], sent: vec![(3, 2), (4, 1)], ..fused(&[2, 4, 5], 100) };
+        assert_eq!(steps(&code, true)[2][2], Step::Fused(whole));
     }
 
     #[test]
