@@ -33,13 +33,11 @@ pub fn draw(key: &Key, stream: u32, ty: Type) -> Buffer {
     let keystream = Keystream::new(&key.0);
     let mut out = Buffer::any(ty);
     let words = out.words_mut();
-    let task = |(i, part): (usize, &mut [u64])| {
-        let first = i * TASK;
-        match ty {
-            Type::Ring { bits, .. } => Drawer::default().fill(&keystream, stream, bits, first, part),
-            Type::Bits { .. } => Drawer::default().fill(&keystream, stream, 64, first, part),
-        }
+    let bits = match ty {
+        Type::Ring { bits, .. } => bits,
+        Type::Bits { .. } => 64,
     };
+    let task = |(i, part): (usize, &mut [u64])| Drawer::default().fill(&keystream, stream, bits, i * TASK, part);
     if words.len() <= TASK {
         task((0, words));
     } else {

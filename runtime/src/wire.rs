@@ -36,20 +36,11 @@ pub enum WireError {
 pub fn pack<'a>(buffer: &Buffer, out: &'a mut [u8]) -> &'a mut [u8] {
     let (out, rest) = out.split_at_mut(buffer.ty().wire_bytes() as usize);
     match buffer {
-        Buffer::Ring { bits, values } => {
-            if values.len() < 2 * PART {
-                packed::pack(*bits, values, out);
-            } else {
-                let places = out.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
-                places.for_each(|(out, values)| packed::pack(*bits, values, out));
-            }
+        Buffer::Ring { bits, values } if values.len() >= 2 * PART => {
+            let places = out.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
+            places.for_each(|(out, values)| packed::pack(*bits, values, out));
         }
-        Buffer::Bits { len, words, .. } => {
-            let planes = words.chunks_exact(stride(*len).max(1));
-            for (plane, row) in planes.zip(out.chunks_exact_mut(len.div_ceil(8).max(1))) {
-                pack_plane(plane, row);
-            }
-        }
+        _ => pack_part(buffer.ty(), buffer.ty().len(), buffer.words(), rows(buffer.ty(), out)),
     }
     rest
 }
@@ -71,22 +62,18 @@ pub fn place(ty: Type, at: usize) -> usize {
     }
 }
 
-/// Writes some elements of a buffer into their bytes, of which `row` gives those in a row.
-pub fn pack_part<'a>(ty: Type, len: usize, words: &[u64], mut row: impl FnMut(usize) -> &'a mut [u8]) {
+/// Writes `len` elements of a buffer into their bytes of every row.
+pub fn pack_part<'a>(ty: Type, len: usize, words: &[u64], rows: impl Iterator<Item = &'a mut [u8]>) {
     match ty {
-        Type::Ring { bits, .. } => packed::pack(bits, words, row(0)),
+        Type::Ring { bits, .. } => rows.take(1).for_each(|row| packed::pack(bits, words, row)),
         Type::Bits { .. } => {
-            for (p, plane) in words.chunks_exact(stride(len).max(1)).enumerate() {
-                pack_plane(plane, row(p));
+            for (plane, row) in words.chunks_exact(stride(len).max(1)).zip(rows) {
+                let (whole, last) = row.as_chunks_mut();
+                whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
+                last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
             }
         }
     }
-}
-
-fn pack_plane(plane: &[u64], row: &mut [u8]) {
-    let (whole, last) = row.as_chunks_mut();
-    whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
-    last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
 }
 
 /// The elements `part` of a buffer from all its bytes, [`Type::wire_bytes`] many; the part starts at a multiple of
@@ -123,17 +110,13 @@ pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
         return Err(WireError::Length { ty, got: bytes.len() });
     }
     let mut buffer = Buffer::any(ty);
+    let out = buffer.words_mut();
     let clean = match ty {
-        Type::Ring { bits, .. } => {
-            let out = buffer.words_mut();
-            if out.len() < 2 * PART {
-                packed::unpack(bits, bytes, out)
-            } else {
-                let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(packed_len(bits, PART)));
-                places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
-            }
+        Type::Ring { bits, len } if len >= 2 * PART => {
+            let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(packed_len(bits, PART)));
+            places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
         }
-        Type::Bits { len, .. } => unpack_part(ty, bytes, 0..len, buffer.words_mut()),
+        _ => unpack_part(ty, bytes, 0..ty.len(), out),
     };
     if clean { Ok(buffer) } else { Err(WireError::Excess { ty }) }
 }

@@ -13,6 +13,11 @@ use std::ops::Range;
 
 use super::{BlockMap, BufferId, Code, Inst, Instruction, Phase, Type};
 
+/// Elements of a strip, where its blocks allow.
+pub const STRIP: usize = 4096;
+/// Results of a step, one for each element and instruction, from which several threads share it.
+pub const SHARED: usize = 1 << 18;
+
 /// What runs next; instructions by their index in the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -3,13 +3,8 @@
 use super::memory::fresh_bytes;
 use super::work::conv;
 use super::{Kind, Work, narrow_weights, work};
-use crate::program::steps::{Fused, Step};
+use crate::program::steps::{Fused, SHARED, STRIP, Step};
 use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Type};
-
-/// Elements of a strip, as runtimes cut them.
-const STRIP: usize = 4096;
-/// Results that a fused step is shared out from.
-const SHARED: usize = 1 << 18;
 
 /// What a step takes.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,7 +9,7 @@ mod cut;
 
 use std::time::{Duration, Instant};
 
-use bcc_ir::program::steps::Fused;
+use bcc_ir::program::steps::{Fused, SHARED};
 use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Type};
 use rayon::prelude::*;
 
@@ -24,8 +24,6 @@ use crate::prg::Drawer;
 use crate::wire::{self, WireError};
 use crate::words::Words;
 
-/// Results of elements that are not worth handing to several threads.
-const FEW: usize = 1 << 18;
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS: usize = 4;
 
@@ -56,7 +54,7 @@ pub fn run(
         let compiled = Compiled::new(fixed, lane, phase, fused).ok_or(unverified("an operand is missing"))?;
         let strips = cut::strips(fixed.program.code(fixed.role), phase, fused);
         let threads = rayon::current_num_threads();
-        let tasks = if fused.len * fused.instructions.len() < FEW || threads == 1 { 1 } else { TASKS * threads };
+        let tasks = if fused.len * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
         let tasks = cut::tasks(&strips, tasks, &compiled, &mut kept, parts);
         let work = |(strips, outputs): (&[Strip], Outputs<'_>)| Task::new(fixed, &compiled, outputs).work(strips);
         match tasks.len() {

@@ -2,16 +2,13 @@
 
 use std::ops::Range;
 
-use bcc_ir::program::steps::{Fused, block_map, grain};
+use bcc_ir::program::steps::{Fused, STRIP, block_map, grain};
 use bcc_ir::program::{BlockMap, Code, Phase, Type};
 
 use super::compile::{Compiled, Source};
 use crate::buffer::{Buffer, stride};
 use crate::wire;
 use crate::words::Words;
-
-/// Elements of a strip, where its blocks allow.
-const STRIP: usize = 4096;
 
 /// Some elements, and the channels and blocks that they are.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,11 +128,8 @@ impl Packed<'_> {
     pub fn pack(&mut self, ty: Type, strip: &Strip, from: &[u64]) {
         let range =
             wire::place(ty, strip.elements.start) - self.start..wire::place(ty, strip.elements.end) - self.start;
-        let mut rows = self.rows.iter_mut();
-        wire::pack_part(ty, strip.elements.len(), from, |_| match rows.next() {
-            Some(row) => &mut row[range.clone()],
-            None => &mut [],
-        });
+        let rows = self.rows.iter_mut().map(|row| &mut row[range.clone()]);
+        wire::pack_part(ty, strip.elements.len(), from, rows);
     }
 }
 
