@@ -2,7 +2,8 @@
 #![allow(missing_docs)]
 
 use bcc_ir::geometry::{ConvShape, Window};
-use bcc_ir::program::Type;
+use bcc_ir::program::{Type, Width};
+use bcc_runtime::element::Element;
 use bcc_runtime::kernels;
 use bcc_runtime::prg::{Key, draw};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -30,23 +31,42 @@ fn conv(c: &mut Criterion) {
         shape(128, 56, 128, 128, 3, 1),
     ];
     for shape in shapes {
-        let (Some(x), Some(w), Some(y)) = (shape.input_len(), shape.weight_len(), shape.output_len()) else { continue };
-        let mut out = vec![0; y];
-        for bits in [32, 40, 64] {
-            let values = |stream, len| draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }).words().to_vec();
-            let (x, w) = (values(0, x), values(1, w));
-            let mut group = c.benchmark_group(format!("conv {shape} {bits} bits"));
-            group.sample_size(10);
-            group.throughput(Throughput::Elements((w.len() / shape.out_channels * y) as u64));
-            for k in kernels::available().into_iter().skip(1) {
-                group.bench_function(k.name(), |b| {
-                    b.iter(|| {
-                        out.fill(0);
-                        k.conv(bits, &shape, &x, &w, &mut out);
-                    });
-                });
+        for (bits, narrow) in [(32, false), (32, true), (40, false), (40, true), (64, false)] {
+            if bits <= 32 {
+                arranged::<u32>(c, &shape, bits, narrow);
+            } else {
+                arranged::<u64>(c, &shape, bits, narrow);
             }
         }
+    }
+}
+
+/// A convolution with weights arranged before, which have 16 bits if they are `narrow`.
+fn arranged<E: Element>(c: &mut Criterion, shape: &ConvShape, bits: u8, narrow: bool) {
+    let (Some(x), Some(w), Some(y)) = (shape.input_len(), shape.weight_len(), shape.output_len()) else { return };
+    let values = |stream, len, bits: u8| -> Vec<E> {
+        let words = draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }, Width::Wide).words();
+        words.into_iter().map(E::of).collect()
+    };
+    // Of 15 bits, so that they are narrow whatever the modulus.
+    let (x, w) = (values(0, x, bits), values(1, w, if narrow { 15 } else { bits }));
+    let mut out = vec![E::ZERO; y];
+    let weights = if narrow { "narrow" } else { "wide" };
+    let mut group = c.benchmark_group(format!("conv {shape} {bits} bits, {weights}"));
+    group.sample_size(10);
+    group.throughput(Throughput::Elements((w.len() / shape.out_channels * y) as u64));
+    for set in kernels::available().into_iter().skip(1) {
+        let k = set.of::<E>();
+        let ready = k.arrange(bits, narrow, shape, &w);
+        group.bench_function(set.name(), |b| {
+            b.iter(|| match &ready {
+                Some(ready) => k.conv_arranged(ready, &x, &mut out),
+                None => {
+                    out.fill(E::ZERO);
+                    k.conv(bits, shape, &x, &w, &mut out);
+                }
+            });
+        });
     }
 }
 
@@ -55,7 +75,8 @@ fn randomness(c: &mut Criterion) {
         let len = 1 << 20;
         let mut group = c.benchmark_group(format!("draw {bits} bits"));
         group.throughput(Throughput::Bytes((len * usize::from(bits.div_ceil(8))) as u64));
-        group.bench_function("aes", |b| b.iter(|| draw(&Key::new([1; 16]), 0, Type::Ring { bits, len })));
+        let width = Width::of_bits(bits);
+        group.bench_function("aes", |b| b.iter(|| draw(&Key::new([1; 16]), 0, Type::Ring { bits, len }, width)));
     }
 }
 

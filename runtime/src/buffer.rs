@@ -2,7 +2,26 @@
 
 use bcc_ir::program::Type;
 
+use crate::element::{Element, Width, by_width};
+use crate::scratch::Scratch;
 use crate::words::Words;
+
+/// Ring elements.
+pub enum Values {
+    /// In 32 bits each.
+    Narrow(Scratch<u32>),
+    /// In 64 bits each.
+    Wide(Scratch<u64>),
+}
+
+impl Values {
+    fn len(&self) -> usize {
+        match self {
+            Values::Narrow(all) => all.len(),
+            Values::Wide(all) => all.len(),
+        }
+    }
+}
 
 /// A buffer of an executing role: shares, masks, keys of the selection. It is erased when dropped
 /// and has no `Debug`.
@@ -12,7 +31,7 @@ pub enum Buffer {
         /// Modulus width, 1 to 64.
         bits: u8,
         /// The elements.
-        values: Words,
+        values: Values,
     },
     /// Rows of bits, each in whole 64-bit words; bits past `len` are zero.
     Bits {
@@ -27,25 +46,35 @@ pub enum Buffer {
 
 impl Buffer {
     /// Zeros of a type.
-    pub fn zeros(ty: Type) -> Self {
-        match ty {
-            Type::Ring { bits, len } => Buffer::Ring { bits, values: Words::zeros(len) },
-            Type::Bits { planes, len } => Buffer::Bits { planes, len, words: Words::zeros(planes * stride(len)) },
+    pub fn zeros(ty: Type, width: Width) -> Self {
+        match (ty, width) {
+            (Type::Ring { bits, len }, Width::Narrow) => {
+                Buffer::Ring { bits, values: Values::Narrow(Scratch::zeros(len)) }
+            }
+            (Type::Ring { bits, len }, Width::Wide) => Buffer::Ring { bits, values: Values::Wide(Scratch::zeros(len)) },
+            (Type::Bits { planes, len }, _) => Buffer::Bits { planes, len, words: Words::zeros(planes * stride(len)) },
         }
     }
 
     /// A buffer of a type with any content, to be written before it is read.
-    pub fn any(ty: Type) -> Self {
-        match ty {
-            Type::Ring { bits, len } => Buffer::Ring { bits, values: Words::any(len) },
-            Type::Bits { planes, len } => Buffer::Bits { planes, len, words: Words::any(planes * stride(len)) },
+    pub fn any(ty: Type, width: Width) -> Self {
+        match (ty, width) {
+            (Type::Ring { bits, len }, Width::Narrow) => {
+                Buffer::Ring { bits, values: Values::Narrow(Scratch::any(len)) }
+            }
+            (Type::Ring { bits, len }, Width::Wide) => Buffer::Ring { bits, values: Values::Wide(Scratch::any(len)) },
+            (Type::Bits { planes, len }, _) => Buffer::Bits { planes, len, words: Words::any(planes * stride(len)) },
         }
     }
 
     /// A ring buffer of values that are reduced here.
-    pub fn ring(bits: u8, mut values: Vec<u64>) -> Self {
-        values.iter_mut().for_each(|v| *v &= mask(bits));
-        Buffer::Ring { bits, values: values.into() }
+    pub fn ring(bits: u8, width: Width, values: &[u64]) -> Self {
+        let mut buffer = Buffer::any(Type::Ring { bits, len: values.len() }, width);
+        by_width!(width, E => {
+            let elements = buffer.elements_mut::<E>().unwrap_or_default();
+            elements.iter_mut().zip(values).for_each(|(y, v)| *y = E::of(*v) & E::mask(bits));
+        });
+        buffer
     }
 
     /// Its type.
@@ -56,19 +85,32 @@ impl Buffer {
         }
     }
 
-    /// The elements, or the words of the planes.
-    pub fn words(&self) -> &[u64] {
-        match self {
-            Buffer::Ring { values, .. } => values,
-            Buffer::Bits { words, .. } => words,
-        }
+    /// The elements, if there are some of this width.
+    pub fn elements<E: Element>(&self) -> Option<&[E]> {
+        if let Buffer::Ring { values, .. } = self { E::slice(values) } else { None }
     }
 
-    /// The elements, or the words of the planes.
-    pub fn words_mut(&mut self) -> &mut [u64] {
+    /// The elements, if there are some of this width.
+    pub fn elements_mut<E: Element>(&mut self) -> Option<&mut [E]> {
+        if let Buffer::Ring { values, .. } = self { E::slice_mut(values) } else { None }
+    }
+
+    /// The words of the planes, if there are some.
+    pub fn planes(&self) -> Option<&[u64]> {
+        if let Buffer::Bits { words, .. } = self { Some(words) } else { None }
+    }
+
+    /// The words of the planes, if there are some.
+    pub fn planes_mut(&mut self) -> Option<&mut [u64]> {
+        if let Buffer::Bits { words, .. } = self { Some(words) } else { None }
+    }
+
+    /// A copy of the elements, each in a word, or of the words of the planes.
+    pub fn words(&self) -> Vec<u64> {
         match self {
-            Buffer::Ring { values, .. } => values,
-            Buffer::Bits { words, .. } => words,
+            Buffer::Ring { values: Values::Narrow(all), .. } => all.iter().map(|v| v.word()).collect(),
+            Buffer::Ring { values: Values::Wide(all), .. } => all.to_vec(),
+            Buffer::Bits { words, .. } => words.to_vec(),
         }
     }
 }
@@ -104,9 +146,19 @@ mod tests {
     }
 
     #[test]
+    fn elements_of_both_widths() {
+        let (narrow, wide) =
+            (Buffer::ring(20, Width::Narrow, &[1 << 20, 7]), Buffer::ring(40, Width::Wide, &[1 << 40, 7]));
+        assert!(narrow.elements::<u32>() == Some(&[0, 7]) && narrow.elements::<u64>().is_none());
+        assert!(wide.elements::<u64>() == Some(&[0, 7]) && wide.words() == narrow.words() && wide.planes().is_none());
+    }
+
+    #[test]
     fn zeros_have_their_type() {
         for ty in [Type::Ring { bits: 20, len: 7 }, Type::Bits { planes: 3, len: 65 }] {
-            assert!(Buffer::zeros(ty).ty() == ty);
+            for width in [Width::Narrow, Width::Wide] {
+                assert!(Buffer::zeros(ty, width).ty() == ty && Buffer::any(ty, width).ty() == ty);
+            }
         }
     }
 }

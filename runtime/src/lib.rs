@@ -12,6 +12,7 @@
 
 pub mod buffer;
 pub mod channel;
+pub mod element;
 pub mod exec;
 pub mod handshake;
 pub mod images;
@@ -21,6 +22,7 @@ pub mod plan;
 pub mod port;
 pub mod prg;
 pub mod rates;
+pub mod scratch;
 pub mod session;
 pub mod state;
 pub mod stats;

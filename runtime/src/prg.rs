@@ -6,7 +6,8 @@ use bcc_ir::program::Type;
 use rayon::prelude::*;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::buffer::{Buffer, mask, stride, tail_mask};
+use crate::buffer::{Buffer, stride, tail_mask};
+use crate::element::{Element, Width, by_width};
 use crate::kernels::bytes;
 use crate::kernels::keystream::{Block, Keystream};
 
@@ -29,26 +30,30 @@ const TASK: usize = 64 * CHUNK;
 const BLOCKS: usize = CHUNK * 8 / 16 + 2;
 
 /// Values of stream number `stream` under `key`, of the stream's type.
-pub fn draw(key: &Key, stream: u32, ty: Type) -> Buffer {
+pub fn draw(key: &Key, stream: u32, ty: Type, width: Width) -> Buffer {
+    fn fill<E: Element>(keystream: &Keystream, stream: u32, bits: u8, out: &mut [E]) {
+        let task = |(i, part): (usize, &mut [E])| Drawer::default().elements(keystream, stream, bits, i * TASK, part);
+        if out.len() <= TASK {
+            task((0, out));
+        } else {
+            out.par_chunks_mut(TASK).enumerate().for_each(task);
+        }
+    }
     let keystream = Keystream::new(&key.0);
-    let mut out = Buffer::any(ty);
-    let words = out.words_mut();
-    let bits = match ty {
-        Type::Ring { bits, .. } => bits,
-        Type::Bits { .. } => 64,
-    };
-    let task = |(i, part): (usize, &mut [u64])| Drawer::default().fill(&keystream, stream, bits, i * TASK, part);
-    if words.len() <= TASK {
-        task((0, words));
-    } else {
-        words.par_chunks_mut(TASK).enumerate().for_each(task);
+    let mut buffer = Buffer::any(ty, width);
+    match ty {
+        Type::Ring { bits, .. } => by_width!(width, E => {
+            fill::<E>(&keystream, stream, bits, buffer.elements_mut().unwrap_or_default());
+        }),
+        Type::Bits { len, .. } => {
+            let words = buffer.planes_mut().unwrap_or_default();
+            fill(&keystream, stream, 64, words);
+            if len > 0 {
+                words.chunks_exact_mut(stride(len)).for_each(|plane| plane[stride(len) - 1] &= tail_mask(len));
+            }
+        }
     }
-    if let Type::Bits { len, .. } = ty
-        && len > 0
-    {
-        words.chunks_exact_mut(stride(len)).for_each(|plane| plane[stride(len) - 1] &= tail_mask(len));
-    }
-    out
+    buffer
 }
 
 /// Makes elements of keystream; holds some, which are erased with it.
@@ -69,43 +74,44 @@ impl Drop for Drawer {
 }
 
 impl Drawer {
-    /// The elements `part` of a stream of type `ty`, its planes one after the other, each in whole words: a part of
-    /// planes starts at a word.
-    pub fn part(&mut self, keystream: &Keystream, stream: u32, ty: Type, part: Range<usize>, out: &mut [u64]) {
-        match ty {
-            Type::Ring { bits, .. } => self.fill(keystream, stream, bits, part.start, out),
-            Type::Bits { len, .. } => {
-                let words = stride(part.len()).max(1);
-                for (p, plane) in out.chunks_exact_mut(words).enumerate() {
-                    self.fill(keystream, stream, 64, p * stride(len) + part.start / 64, plane);
-                    plane[words - 1] &= tail_mask(part.len());
-                }
-            }
+    /// The bits `part` of a stream's planes of `len` bits, one after the other, each in whole words: a part starts at a
+    /// word.
+    pub fn planes(&mut self, keystream: &Keystream, stream: u32, len: usize, part: Range<usize>, out: &mut [u64]) {
+        let words = stride(part.len()).max(1);
+        for (p, plane) in out.chunks_exact_mut(words).enumerate() {
+            self.elements(keystream, stream, 64, p * stride(len) + part.start / 64, plane);
+            plane[words - 1] &= tail_mask(part.len());
         }
     }
 
-    /// The elements `first..` of a stream.
-    fn fill(&mut self, keystream: &Keystream, stream: u32, bits: u8, first: usize, out: &mut [u64]) {
+    /// The elements `first..` of a stream of such modulo `2^bits`.
+    pub fn elements<E: Element>(
+        &mut self,
+        keystream: &Keystream,
+        stream: u32,
+        bits: u8,
+        first: usize,
+        mut out: &mut [E],
+    ) {
         let width = usize::from(bits.div_ceil(8));
-        if cfg!(target_endian = "little") && bits == 64 && first.is_multiple_of(2) {
-            // Words as they are.
-            let (whole, last) = out.as_chunks_mut::<2>();
-            keystream.fill(stream.into(), first as u64 / 2, bytemuck::cast_slice_mut(whole));
-            if let [last] = last {
-                let at = (first + 2 * whole.len()) as u64 / 2;
-                keystream.fill(stream.into(), at, &mut self.blocks[..1]);
-                *last = bytemuck::cast::<_, [u64; 2]>(self.blocks[0])[0];
+        let mut next = first;
+        if cfg!(target_endian = "little") && width == size_of::<E>() && (first * width).is_multiple_of(16) {
+            // Integers as they are.
+            let (whole, rest) = out.split_at_mut(out.len() * width / 16 * (16 / width));
+            keystream.fill(stream.into(), (first * width / 16) as u64, bytemuck::cast_slice_mut(whole));
+            if bits < E::BITS {
+                whole.iter_mut().for_each(|v| *v = *v & E::mask(bits));
             }
-            return;
+            (next, out) = (first + whole.len(), rest);
         }
         for (i, part) in out.chunks_mut(CHUNK).enumerate() {
-            let start = (first + i * CHUNK) * width;
+            let start = (next + i * CHUNK) * width;
             let (block, skip) = (start / 16, start % 16);
             let used = (skip + part.len() * width).div_ceil(16);
             keystream.fill(stream.into(), block as u64, &mut self.blocks[..used]);
             bytes::widen(width, &self.blocks.as_flattened()[skip..], part);
             if usize::from(bits) != 8 * width {
-                part.iter_mut().for_each(|v| *v &= mask(bits));
+                part.iter_mut().for_each(|v| *v = *v & E::mask(bits));
             }
         }
     }
@@ -117,6 +123,7 @@ mod tests {
     use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 
     use super::*;
+    use crate::buffer::mask;
 
     fn keystream(key: [u8; 16], stream: u64, bytes: usize) -> Vec<u8> {
         let cipher = Aes128Enc::new(&Array::from(key));
@@ -148,41 +155,49 @@ mod tests {
             for len in [1usize, 255, 256, 257, TASK + 300] {
                 let width = usize::from(bits.div_ceil(8));
                 let bytes = keystream(key, 5, len * width);
-                let drawn = draw(&Key(key), 5, Type::Ring { bits, len });
-                for i in (0..len).step_by(97).chain([len - 1]) {
-                    let mut word = [0; 8];
-                    word[..width].copy_from_slice(&bytes[i * width..(i + 1) * width]);
-                    assert_eq!(drawn.words()[i], u64::from_le_bytes(word) & mask(bits), "{bits} bits, element {i}");
+                for held in [Width::of_bits(bits), Width::Wide] {
+                    let drawn = draw(&Key(key), 5, Type::Ring { bits, len }, held).words();
+                    for i in (0..len).step_by(97).chain([len - 1]) {
+                        let mut word = [0; 8];
+                        word[..width].copy_from_slice(&bytes[i * width..(i + 1) * width]);
+                        assert_eq!(drawn[i], u64::from_le_bytes(word) & mask(bits), "{bits} bits, element {i}");
+                    }
                 }
             }
         }
     }
 
-    #[test]
-    fn parts_are_those_of_the_whole() {
+    fn parts_of_elements<E: Element>(bits: u8, len: usize) {
         let (key, mut drawer) = (Key([8; 16]), Drawer::default());
         let keystream = Keystream::new(&key.0);
-        for (ty, grain) in [
-            (Type::Ring { bits: 20, len: 1000 }, 8),
-            (Type::Ring { bits: 40, len: 1000 }, 8),
-            (Type::Ring { bits: 64, len: 1001 }, 8),
-            (Type::Bits { planes: 5, len: 1000 }, 64),
-            (Type::Bits { planes: 3, len: 1030 }, 64),
-        ] {
-            let (whole, words) = (draw(&key, 4, ty), stride(ty.len()));
-            for range in [0..ty.len(), 0..grain, 3 * grain..9 * grain, 9 * grain..ty.len()] {
-                let (want, size): (Vec<u64>, usize) = match ty {
-                    Type::Ring { .. } => (whole.words()[range.clone()].to_vec(), range.len()),
-                    Type::Bits { planes, .. } => {
-                        let n = stride(range.len());
-                        let plane = |p: usize| &whole.words()[p * words + range.start / 64..][..n];
-                        ((0..planes).flat_map(plane).copied().collect(), planes * n)
-                    }
-                };
-                let mut got = vec![0; size];
-                drawer.part(&keystream, 4, ty, range.clone(), &mut got);
-                // Where a part ends within a word of a plane there is more of it in the whole.
-                assert!(got == want || range.end < ty.len() && range.len() % 64 != 0, "{ty}, {range:?}");
+        let whole = draw(&key, 4, Type::Ring { bits, len }, E::WIDTH);
+        let whole: &[E] = whole.elements().unwrap();
+        for range in [0..len, 0..8, 24..72, 72..len, 1..len, 3..8] {
+            let mut got = vec![E::ZERO; range.len()];
+            drawer.elements(&keystream, 4, bits, range.start, &mut got);
+            assert_eq!(got, whole[range.clone()], "{bits} bits, {range:?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_those_of_the_whole() {
+        for (bits, len) in [(20, 1000), (24, 999), (31, 1001), (32, 1001)] {
+            parts_of_elements::<u32>(bits, len);
+        }
+        for (bits, len) in [(20, 1000), (40, 1000), (63, 1001), (64, 1001)] {
+            parts_of_elements::<u64>(bits, len);
+        }
+        let (key, mut drawer) = (Key([8; 16]), Drawer::default());
+        let keystream = Keystream::new(&key.0);
+        for (planes, len) in [(5, 1000), (3, 1030)] {
+            let whole = draw(&key, 4, Type::Bits { planes, len }, Width::Wide).words();
+            for range in [0..len, 0..64, 192..576, 576..len] {
+                let n = stride(range.len());
+                let plane = |p: usize| &whole[p * stride(len) + range.start / 64..][..n];
+                let want: Vec<u64> = (0..planes).flat_map(plane).copied().collect();
+                let mut got = vec![0; planes * n];
+                drawer.planes(&keystream, 4, len, range.clone(), &mut got);
+                assert_eq!(got, want, "{planes} planes, {range:?}");
             }
         }
     }
@@ -191,7 +206,7 @@ mod tests {
     fn bit_draws_follow_the_definition() {
         let key = [9; 16];
         for (planes, len) in [(1, 1), (3, 64), (2, 65), (15, 200)] {
-            let drawn = draw(&Key(key), 2, Type::Bits { planes, len });
+            let drawn = draw(&Key(key), 2, Type::Bits { planes, len }, Width::Wide);
             let bytes = keystream(key, 2, planes * stride(len) * 8);
             for (i, w) in drawn.words().iter().enumerate() {
                 let mut want = u64::from_le_bytes(bytes[8 * i..8 * i + 8].try_into().unwrap());

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bcc_ir::program::{Role, Type};
+use bcc_ir::program::{Role, Type, Width};
 use zeroize::Zeroizing;
 
 use crate::buffer::Buffer;
@@ -35,10 +35,10 @@ pub struct SetupState {
 
 impl SetupState {
     /// The buffers that the role received, of given types, one after the other.
-    pub fn received(mut self, types: &[Type]) -> impl Iterator<Item = Result<Buffer, VaultError>> {
+    pub fn received(mut self, types: &[Type], width: Width) -> impl Iterator<Item = Result<Buffer, VaultError>> {
         let last = types.len().saturating_sub(1);
         types.iter().enumerate().map(move |(i, ty)| {
-            let buffer = self.file.buffer(*ty)?;
+            let buffer = self.file.buffer(*ty, width)?;
             if i == last && !self.file.ended() { Err(self.file.damaged()) } else { Ok(buffer) }
         })
     }

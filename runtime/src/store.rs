@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bcc_ir::program::{Role, Type};
+use bcc_ir::program::{Role, Type, Width};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -124,7 +124,7 @@ impl Store {
     }
 
     /// Takes material out, for good: whatever happens from here on, it is not given out again.
-    pub fn take(&self, id: &MaterialId, types: &[Type]) -> Result<Material, StoreError> {
+    pub fn take(&self, id: &MaterialId, types: &[Type], width: Width) -> Result<Material, StoreError> {
         let path = self.path(id);
         let claimed = path.with_extension("claimed");
         fs::rename(&path, &claimed).map_err(failed("claim", &path))?;
@@ -151,7 +151,7 @@ impl Store {
         if file.array::<16>()? != *id {
             return Err(file.damaged().into());
         }
-        Ok(Material { keys: file.keys()?, carried: file.buffers(types)? })
+        Ok(Material { keys: file.keys()?, carried: file.buffers(types, width)? })
     }
 }
 
@@ -185,13 +185,13 @@ mod tests {
         store.save(&id, &[Some(Key::new([9; 16])), None], &carried).unwrap();
         assert_eq!(store.list().unwrap(), [id]);
         let copy = fs::read(store.path(&id)).unwrap();
-        let material = store.take(&id, &[ty]).unwrap();
+        let material = store.take(&id, &[ty], Width::Narrow).unwrap();
         assert_eq!(material.carried[0].words(), [1, 2, 3]);
         assert!(material.keys[0].as_ref().unwrap().0 == [9; 16] && material.keys[1].is_none());
         assert!(store.list().unwrap().is_empty());
-        assert!(matches!(store.take(&id, &[ty]), Err(StoreError::Vault(VaultError::Io { .. }))));
+        assert!(matches!(store.take(&id, &[ty], Width::Narrow), Err(StoreError::Vault(VaultError::Io { .. }))));
         fs::write(store.path(&id), copy).unwrap();
-        assert!(matches!(store.take(&id, &[ty]), Err(StoreError::Used { .. })));
+        assert!(matches!(store.take(&id, &[ty], Width::Narrow), Err(StoreError::Used { .. })));
         assert!(store.list().unwrap().is_empty());
     }
 
@@ -204,13 +204,16 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[40] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(store.take(&[1; 16], &[]), Err(StoreError::Vault(VaultError::Damaged { .. }))));
+        assert!(matches!(store.take(&[1; 16], &[], Width::Narrow), Err(StoreError::Vault(VaultError::Damaged { .. }))));
         store.save(&[2; 16], &[None, None], &[]).unwrap();
         let binding = Binding { digest: [1; 32], weights: [3; 32] };
         let other = Store::open(dir.path(), Role::Client, binding).unwrap();
         assert!(other.list().unwrap().is_empty());
         fs::rename(store.path(&[2; 16]), other.path(&[2; 16])).unwrap();
-        assert!(matches!(other.take(&[2; 16], &[]), Err(StoreError::Foreign { what: "set of weights", .. })));
+        assert!(matches!(
+            other.take(&[2; 16], &[], Width::Narrow),
+            Err(StoreError::Foreign { what: "set of weights", .. })
+        ));
     }
 
     #[cfg(unix)]

@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use bcc_ir::program::Type;
+use bcc_ir::program::{Type, Width};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -170,9 +170,9 @@ impl Reader {
     }
 
     /// Buffers as [`Writer::put_buffers`] wrote them, and nothing behind.
-    pub fn buffers(&mut self, types: &[Type]) -> Result<Vec<Buffer>, VaultError> {
+    pub fn buffers(&mut self, types: &[Type], width: Width) -> Result<Vec<Buffer>, VaultError> {
         self.expect_buffers(types.len())?;
-        let out = types.iter().map(|ty| self.buffer(*ty)).collect::<Result<_, _>>()?;
+        let out = types.iter().map(|ty| self.buffer(*ty, width)).collect::<Result<_, _>>()?;
         if self.ended() { Ok(out) } else { Err(self.damaged()) }
     }
 
@@ -182,9 +182,9 @@ impl Reader {
     }
 
     /// The next of the buffers.
-    pub fn buffer(&mut self, ty: Type) -> Result<Buffer, VaultError> {
+    pub fn buffer(&mut self, ty: Type, width: Width) -> Result<Buffer, VaultError> {
         let size = usize::try_from(ty.wire_bytes()).map_err(|_| self.damaged())?;
-        let buffer = wire::unpack(ty, self.take(size)?);
+        let buffer = wire::unpack(ty, width, self.take(size)?);
         buffer.map_err(|_| self.damaged())
     }
 

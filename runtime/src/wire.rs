@@ -7,7 +7,8 @@ use bcc_ir::program::Type;
 use rayon::prelude::*;
 use thiserror::Error;
 
-use crate::buffer::{Buffer, stride, tail_mask};
+use crate::buffer::{Buffer, Values, stride, tail_mask};
+use crate::element::{Element, Width, by_width};
 use crate::kernels::packed::{self, packed_len};
 
 /// Elements that one task of the thread pool converts: whole groups of them.
@@ -36,13 +37,20 @@ pub enum WireError {
 pub fn pack<'a>(buffer: &Buffer, out: &'a mut [u8]) -> &'a mut [u8] {
     let (out, rest) = out.split_at_mut(buffer.ty().wire_bytes() as usize);
     match buffer {
-        Buffer::Ring { bits, values } if values.len() >= 2 * PART => {
-            let places = out.par_chunks_mut(packed_len(*bits, PART)).zip(values.par_chunks(PART));
-            places.for_each(|(out, values)| packed::pack(*bits, values, out));
-        }
-        _ => pack_part(buffer.ty(), buffer.ty().len(), buffer.words(), rows(buffer.ty(), out)),
+        Buffer::Ring { bits, values: Values::Narrow(all) } => pack_all::<u32>(*bits, all, out),
+        Buffer::Ring { bits, values: Values::Wide(all) } => pack_all::<u64>(*bits, all, out),
+        Buffer::Bits { len, words, .. } => pack_planes(*len, words, rows(buffer.ty(), out)),
     }
     rest
+}
+
+fn pack_all<E: Element>(bits: u8, all: &[E], out: &mut [u8]) {
+    if all.len() >= 2 * PART {
+        let places = out.par_chunks_mut(packed_len(bits, PART)).zip(all.par_chunks(PART));
+        places.for_each(|(out, values)| packed::pack(bits, values, out));
+    } else {
+        packed::pack(bits, all, out);
+    }
 }
 
 /// The rows of a buffer's bytes: one of ring elements, one of each plane.
@@ -62,35 +70,24 @@ pub fn place(ty: Type, at: usize) -> usize {
     }
 }
 
-/// Writes `len` elements of a buffer into their bytes of every row.
-pub fn pack_part<'a>(ty: Type, len: usize, words: &[u64], rows: impl Iterator<Item = &'a mut [u8]>) {
-    match ty {
-        Type::Ring { bits, .. } => rows.take(1).for_each(|row| packed::pack(bits, words, row)),
-        Type::Bits { .. } => {
-            for (plane, row) in words.chunks_exact(stride(len).max(1)).zip(rows) {
-                let (whole, last) = row.as_chunks_mut();
-                whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
-                last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
-            }
-        }
+/// Writes planes of `len` bits into a row of bytes each.
+pub fn pack_planes<'a>(len: usize, words: &[u64], rows: impl Iterator<Item = &'a mut [u8]>) {
+    for (plane, row) in words.chunks_exact(stride(len).max(1)).zip(rows) {
+        let (whole, last) = row.as_chunks_mut();
+        whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
+        last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
     }
 }
 
-/// The elements `part` of a buffer from all its bytes, [`Type::wire_bytes`] many; the part starts at a multiple of
-/// 8. Whether no bit is set behind them.
-pub fn unpack_part(ty: Type, bytes: &[u8], part: Range<usize>, out: &mut [u64]) -> bool {
-    let places = place(ty, part.start)..place(ty, part.end);
-    match ty {
-        Type::Ring { bits, .. } => packed::unpack(bits, &bytes[places], out),
-        Type::Bits { len, .. } => {
-            let mut clean = true;
-            let rows = bytes.chunks_exact(len.div_ceil(8).max(1));
-            for (plane, row) in out.chunks_exact_mut(stride(part.len()).max(1)).zip(rows) {
-                clean &= unpack_plane(&row[places.clone()], part.len(), plane);
-            }
-            clean
-        }
+/// The bits `part` of planes of `len` bits from all their bytes; the part starts at a multiple of 8. Whether no bit is
+/// set behind them.
+pub fn unpack_planes(len: usize, bytes: &[u8], part: Range<usize>, out: &mut [u64]) -> bool {
+    let mut clean = true;
+    let rows = bytes.chunks_exact(len.div_ceil(8).max(1));
+    for (plane, row) in out.chunks_exact_mut(stride(part.len()).max(1)).zip(rows) {
+        clean &= unpack_plane(&row[part.start.div_ceil(8)..part.end.div_ceil(8)], part.len(), plane);
     }
+    clean
 }
 
 fn unpack_plane(row: &[u8], len: usize, plane: &mut [u64]) -> bool {
@@ -105,20 +102,27 @@ fn unpack_plane(row: &[u8], len: usize, plane: &mut [u64]) -> bool {
 }
 
 /// A buffer of type `ty` from exactly its bytes.
-pub fn unpack(ty: Type, bytes: &[u8]) -> Result<Buffer, WireError> {
+pub fn unpack(ty: Type, width: Width, bytes: &[u8]) -> Result<Buffer, WireError> {
     if bytes.len() as u64 != ty.wire_bytes() {
         return Err(WireError::Length { ty, got: bytes.len() });
     }
-    let mut buffer = Buffer::any(ty);
-    let out = buffer.words_mut();
+    let mut buffer = Buffer::any(ty, width);
     let clean = match ty {
-        Type::Ring { bits, len } if len >= 2 * PART => {
-            let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(packed_len(bits, PART)));
-            places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
-        }
-        _ => unpack_part(ty, bytes, 0..ty.len(), out),
+        Type::Ring { bits, .. } => by_width!(width, E => {
+            unpack_all::<E>(bits, bytes, buffer.elements_mut().unwrap_or_default())
+        }),
+        Type::Bits { len, .. } => unpack_planes(len, bytes, 0..len, buffer.planes_mut().unwrap_or_default()),
     };
     if clean { Ok(buffer) } else { Err(WireError::Excess { ty }) }
+}
+
+fn unpack_all<E: Element>(bits: u8, bytes: &[u8], out: &mut [E]) -> bool {
+    if out.len() >= 2 * PART {
+        let places = out.par_chunks_mut(PART).zip(bytes.par_chunks(packed_len(bits, PART)));
+        places.map(|(out, bytes)| packed::unpack(bits, bytes, out)).reduce(|| true, |a, b| a & b)
+    } else {
+        packed::unpack(bits, bytes, out)
+    }
 }
 
 #[cfg(test)]
@@ -133,23 +137,32 @@ mod tests {
         types.extend([20, 32, 40].map(|bits| Type::Ring { bits, len: 3 * PART + 5 }));
         types.extend([1, 7, 8, 9, 63, 64, 65, 200].map(|len| Type::Bits { planes: 3, len }));
         for (i, ty) in types.into_iter().enumerate() {
-            let buffer = draw(&Key::new([3; 16]), i as u32, ty);
-            let mut bytes = vec![0xff; ty.wire_bytes() as usize + 1];
-            assert_eq!(pack(&buffer, &mut bytes), [0xff], "{ty}");
-            bytes.pop();
-            let back = unpack(ty, &bytes).unwrap();
-            assert!(back.words() == buffer.words() && back.ty() == ty, "{ty}");
+            let narrowest = match ty {
+                Type::Ring { bits, .. } => Width::of_bits(bits),
+                Type::Bits { .. } => Width::Narrow,
+            };
+            let mut sent = Vec::new();
+            for width in [narrowest, Width::Wide] {
+                let buffer = draw(&Key::new([3; 16]), i as u32, ty, width);
+                let mut bytes = vec![0xff; ty.wire_bytes() as usize + 1];
+                assert_eq!(pack(&buffer, &mut bytes), [0xff], "{ty}");
+                bytes.pop();
+                let back = unpack(ty, width, &bytes).unwrap();
+                assert!(back.words() == buffer.words() && back.ty() == ty, "{ty}");
+                sent.push(bytes);
+            }
+            assert!(sent[0] == sent[1], "{ty}");
         }
     }
 
     #[test]
     fn refuses_excess_bits_and_lengths() {
         let ty = Type::Ring { bits: 20, len: 3 };
-        assert_eq!(unpack(ty, &[0; 7]).err(), Some(WireError::Length { ty, got: 7 }));
-        assert_eq!(unpack(ty, &[0, 0, 0, 0, 0, 0, 0, 0x10]).err(), Some(WireError::Excess { ty }));
-        assert!(unpack(ty, &[1, 0, 0x20, 0, 0, 3, 0, 0x0f]).is_ok_and(|b| b.words() == [1, 2, 0xf0003]));
+        assert_eq!(unpack(ty, Width::Narrow, &[0; 7]).err(), Some(WireError::Length { ty, got: 7 }));
+        assert_eq!(unpack(ty, Width::Narrow, &[0, 0, 0, 0, 0, 0, 0, 0x10]).err(), Some(WireError::Excess { ty }));
+        assert!(unpack(ty, Width::Narrow, &[1, 0, 0x20, 0, 0, 3, 0, 0x0f]).is_ok_and(|b| b.words() == [1, 2, 0xf0003]));
         let ty = Type::Bits { planes: 2, len: 3 };
-        assert_eq!(unpack(ty, &[7, 8]).err(), Some(WireError::Excess { ty }));
-        assert!(unpack(ty, &[7, 5]).is_ok());
+        assert_eq!(unpack(ty, Width::Narrow, &[7, 8]).err(), Some(WireError::Excess { ty }));
+        assert!(unpack(ty, Width::Narrow, &[7, 5]).is_ok());
     }
 }

@@ -118,7 +118,7 @@ fn network_with_weights_and_observer() {
                 Role::Dealer => false,
             };
             if mine {
-                log.lock().unwrap().insert((tap.node.clone(), role, inference), buffer.words().to_vec());
+                log.lock().unwrap().insert((tap.node.clone(), role, inference), buffer.words());
             }
         }
     });

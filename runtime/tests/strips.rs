@@ -10,7 +10,7 @@ use bcc_ir::program::steps::steps;
 use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role};
 use bcc_runtime::channel::{Hooks, Recorder};
 use bcc_runtime::exec::Observer;
-use bcc_runtime::kernels::{self, Kernels};
+use bcc_runtime::kernels::{self, KernelSet};
 use bcc_runtime::session::{LocalOptions, Options, Transport, run_local};
 use common::{integers, network, tensor};
 
@@ -19,7 +19,7 @@ type Frames = BTreeMap<(Role, u64), Vec<u8>>;
 /// All frames and the outputs. With an observer, who looks at all buffers, nothing but whole buffers is made.
 fn run(
     (program, weights): &(Program, Vec<Vec<i64>>),
-    kernels: &'static dyn Kernels,
+    kernels: KernelSet,
     batch: u16,
     observer: Option<Observer>,
 ) -> (Frames, Vec<Vec<i64>>) {

@@ -51,8 +51,9 @@ pub fn run_opened(
         let Some(taps) = sides.get(role.index()).and_then(|s| s.get(&id)) else { return };
         let mut kept = keep.lock().expect("no test thread panics while it holds the lock");
         for &tap in taps {
-            let sum = kept.entry((inference, tap)).or_insert_with(|| vec![0; buffer.words().len()]);
-            sum.iter_mut().zip(buffer.words()).for_each(|(y, share)| *y = y.wrapping_add(*share as i64));
+            let words = buffer.words();
+            let sum = kept.entry((inference, tap)).or_insert_with(|| vec![0; words.len()]);
+            sum.iter_mut().zip(words).for_each(|(y, share)| *y = y.wrapping_add(share as i64));
         }
     }));
     let output = run(compiled, images, &options)?;

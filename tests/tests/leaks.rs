@@ -18,7 +18,7 @@ use bcc_compiler::passes::BlockChoice;
 use bcc_compiler::passes::reveal::Reveal;
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, Graph, Op};
-use bcc_ir::program::{Inst, Instruction, Phase, Program, Role, Type, verify};
+use bcc_ir::program::{Inst, Instruction, Phase, Program, Role, Type, Width, verify};
 use bcc_runtime::buffer::Buffer;
 use bcc_runtime::channel::{FrameInfo, Header, Hooks};
 use bcc_runtime::exec::Observer;
@@ -68,10 +68,10 @@ fn rows(ty: Type) -> usize {
     }
 }
 
-fn bit(buffer: &Buffer, row: usize, element: usize) -> bool {
-    match buffer.ty() {
-        Type::Ring { .. } => buffer.words()[element] >> row & 1 == 1,
-        Type::Bits { len, .. } => buffer.words()[row * len.div_ceil(64) + element / 64] >> (element % 64) & 1 == 1,
+fn bit(ty: Type, words: &[u64], row: usize, element: usize) -> bool {
+    match ty {
+        Type::Ring { .. } => words[element] >> row & 1 == 1,
+        Type::Bits { len, .. } => words[row * len.div_ceil(64) + element / 64] >> (element % 64) & 1 == 1,
     }
 }
 
@@ -92,12 +92,12 @@ impl Counts {
 
     fn add(&mut self, part: &Buffer) {
         self.runs += 1;
-        let len = self.ty.len();
+        let (len, words) = (self.ty.len(), part.words());
         for (i, n) in self.ones.iter_mut().enumerate() {
-            *n += u64::from(bit(part, i / len, i % len));
+            *n += u64::from(bit(self.ty, &words, i / len, i % len));
         }
         if let Type::Ring { bits, .. } = self.ty {
-            for v in part.words() {
+            for v in words {
                 self.nibbles[0][(v & 15) as usize] += 1;
                 self.nibbles[1][(v >> bits.saturating_sub(4)) as usize] += 1;
             }
@@ -228,9 +228,10 @@ fn observe(net: &Net, program: &Program, input: &Tensor, how: Runs) -> Seen {
             let all = if setup[role.index()][id as usize] { 0..inferences } else { run..run + 1 };
             let mut columns = columns[role.index()].lock().unwrap();
             let Columns { elements, bits } = &mut columns[id as usize];
+            let words = buffer.words();
             for (r, row) in sampled_rows(buffer.ty()).into_iter().enumerate() {
                 for e in 0..*elements {
-                    if bit(buffer, row, e) {
+                    if bit(buffer.ty(), &words, row, e) {
                         let all = if sessions > 1 { run..run + 1 } else { all.clone() };
                         all.for_each(|n| bits[r * *elements + e][n / 64] |= 1 << (n % 64));
                     }
@@ -248,7 +249,7 @@ fn observe(net: &Net, program: &Program, input: &Tensor, how: Runs) -> Seen {
             order.push((info, header(&frame)));
             for (ty, counts) in message.parts.iter().zip(&mut parts[info.message as usize]) {
                 let (part, behind) = rest.split_at(ty.wire_bytes() as usize);
-                counts.add(&wire::unpack(*ty, part).unwrap());
+                counts.add(&wire::unpack(*ty, Width::Wide, part).unwrap());
                 rest = behind;
             }
             assert!(rest.is_empty(), "{}", message.name);

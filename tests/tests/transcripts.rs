@@ -11,7 +11,7 @@ use bcc_compiler::compile::Compiled;
 use bcc_compiler::passes::BlockChoice;
 use bcc_ir::program::{Phase, Role};
 use bcc_runtime::channel::{FrameInfo, Header, Hooks, Link, accept, connect, memory_pair};
-use bcc_runtime::kernels::{Kernels, available};
+use bcc_runtime::kernels::{KernelSet, available};
 use bcc_runtime::keys::Secrets;
 use bcc_runtime::session::{
     Endpoint, Job, LocalOptions, Options, Party, PartyOutput, SessionError, Transport, run_party,
@@ -61,7 +61,7 @@ fn link(transport: Transport) -> Ends {
 /// work divide it among these.
 fn transcript(
     (net, images): &(Compiled, Vec<Vec<f32>>),
-    kernels: &'static dyn Kernels,
+    kernels: KernelSet,
     transport: Transport,
     threads: usize,
     seeds: [[u8; 32]; 3],

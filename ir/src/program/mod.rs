@@ -20,6 +20,7 @@ pub mod traffic;
 mod typing;
 mod verify;
 mod weights;
+mod width;
 
 use std::fmt;
 
@@ -31,6 +32,7 @@ pub use carry::{CarryBit, carry_groups, carry_terms, subsets};
 pub use inst::{BlockMap, Inst, Instruction, Source};
 pub use lifetimes::Lifetimes;
 pub use verify::{Fault, Faults, Verified, verify};
+pub use width::Width;
 
 /// Version of the program's structure and of the instructions' meaning.
 pub const VERSION: u32 = 3;

@@ -134,23 +134,25 @@ impl Weights {
 
     /// Entry `index` modulo `2^bits`; empty for an unknown entry.
     pub fn ring(&self, index: usize, bits: u8) -> Result<Vec<u64>, FileError> {
-        let mut out = vec![0; self.len(index)];
-        self.fill(index, bits, &mut out)?;
+        let mut out = Vec::with_capacity(self.len(index));
+        self.parts(index, bits, &mut |part| out.extend_from_slice(part))?;
         Ok(out)
     }
 
-    /// Entry `index` modulo `2^bits`, into as many elements; nothing for an unknown entry.
-    pub fn fill(&self, index: usize, bits: u8, out: &mut [u64]) -> Result<(), FileError> {
+    /// Gives the elements of entry `index` modulo `2^bits`, some at a time; none of an unknown entry.
+    pub fn parts(&self, index: usize, bits: u8, take: &mut dyn FnMut(&[u64])) -> Result<(), FileError> {
         fn each<const N: usize>(bytes: &[u8], out: &mut [u64], of: impl Fn([u8; N]) -> i64, mask: u64) {
             out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(y, b)| *y = of(*b) as u64 & mask);
         }
         let Some((offset, entry)) = self.entries.get(index) else { return Ok(()) };
         let mask = u64::MAX >> (64 - u32::from(bits.clamp(1, 64)));
-        let (width, len) = (width_bytes(entry), entry.len.min(out.len()));
-        let mut buffer = Zeroizing::new(vec![0; FILLED.min(len * width)]);
+        let width = width_bytes(entry);
+        let mut bytes = Zeroizing::new(vec![0; FILLED.min(entry.len * width)]);
+        let mut elements = Zeroizing::new(vec![0; bytes.len() / width]);
         let mut at = *offset;
-        for part in out[..len].chunks_mut(FILLED / width) {
-            let bytes = &mut buffer[..part.len() * width];
+        for first in (0..entry.len).step_by(FILLED / width) {
+            let part = &mut elements[..(FILLED / width).min(entry.len - first)];
+            let bytes = &mut bytes[..part.len() * width];
             self.source.read(at, bytes).map_err(|e| self.failed(e))?;
             at += bytes.len() as u64;
             match entry.width {
@@ -158,6 +160,7 @@ impl Weights {
                 WeightWidth::I32 => each(bytes, part, |b| i32::from_le_bytes(b).into(), mask),
                 WeightWidth::I64 => each(bytes, part, i64::from_le_bytes, mask),
             }
+            take(part);
         }
         self.unchanged()
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::memory::memory;
 use super::{Kind, digit_products, narrow_weights, work};
 use crate::geometry::ConvShape;
-use crate::program::{Code, Inst, Instruction, Phase, Program, Role, Type};
+use crate::program::{Code, Inst, Instruction, Phase, Program, Role, Type, Width};
 
 /// What instructions take together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -66,10 +66,10 @@ fn arranged(shape: &ConvShape, bits: u8, narrow: bool) -> u64 {
     2 * u64::from(digits) * shape.weight_len().unwrap_or(0) as u64
 }
 
-fn instruction(program: &Program, code: &Code, narrow: &[bool], i: &Instruction) -> Count {
+fn instruction(program: &Program, code: &Code, width: Width, narrow: &[bool], i: &Instruction) -> Count {
     let types = |ids: &[u32]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
     let (inputs, outputs) = (types(&i.inputs), types(&i.outputs));
-    let bytes = |all: &[Type]| all.iter().map(|ty| memory(*ty)).sum::<u64>();
+    let bytes = |all: &[Type]| all.iter().map(|ty| memory(*ty, width)).sum::<u64>();
     let mut count = Count { read_bytes: bytes(&inputs), written_bytes: bytes(&outputs), ..Count::default() };
     let message = |m: u32| program.messages.get(m as usize).map_or(0, |m| m.wire_bytes());
     match (&i.inst, &inputs[..], &outputs[..]) {
@@ -96,7 +96,7 @@ fn instruction(program: &Program, code: &Code, narrow: &[bool], i: &Instruction)
             }
             count.digit_products = macs * digit_products(*bits, narrow);
             if work(&i.inst, &inputs, &outputs).calls(Kind::ConvMacs) > 0 {
-                count.read_bytes = memory(*x) + arranged(shape, *bits, narrow);
+                count.read_bytes = memory(*x, width) + arranged(shape, *bits, narrow);
             }
         }
         _ => {}
@@ -104,7 +104,7 @@ fn instruction(program: &Program, code: &Code, narrow: &[bool], i: &Instruction)
     count
 }
 
-/// Counts what a verified program takes. Buffers are counted as they are held: 8 bytes a ring element, bits in
+/// Counts what a verified program takes. Buffers are counted as they are held: 4 or 8 bytes a ring element, bits in
 /// whole words of planes; weights of convolutions as digits. Reading the weights file is left out.
 pub fn counts(program: &Program) -> Counts {
     let mut all = Counts::default();
@@ -112,7 +112,7 @@ pub fn counts(program: &Program) -> Counts {
         let (code, narrow) = (program.code(role), narrow_weights(program, role));
         for phase in Phase::ALL {
             let sum = &mut all.phases[phase.index()][role.index()];
-            let of = |i| instruction(program, code, &narrow, i);
+            let of = |i| instruction(program, code, Width::of(program), &narrow, i);
             code.phases[phase.index()].iter().map(of).for_each(|c| sum.add(&c));
         }
     }

@@ -4,22 +4,19 @@
 use std::collections::BTreeMap;
 
 use crate::program::steps::{Step, read_aside};
-use crate::program::{BufferId, Code, Inst, Lifetimes, Phase, Program, Type};
+use crate::program::{BufferId, Code, Inst, Lifetimes, Phase, Program, Type, Width};
 
 /// Bytes that a runtime takes in the setup at most, for what inferences will hold.
 const RESERVED: u64 = 1 << 29;
 
 /// Bytes of a buffer in memory: whole 64-bit words.
-pub(super) fn memory(ty: Type) -> u64 {
-    match ty {
-        Type::Ring { len, .. } => 8 * len as u64,
-        Type::Bits { planes, len } => 8 * planes as u64 * len.div_ceil(64) as u64,
-    }
+pub(super) fn memory(ty: Type, width: Width) -> u64 {
+    8 * width.words(ty) as u64
 }
 
 /// What a role holds at a time.
-#[derive(Default)]
 struct Held {
+    width: Width,
     /// Bytes of each buffer, as a whole or as it came.
     buffers: BTreeMap<BufferId, (u64, bool)>,
     now: u64,
@@ -36,7 +33,7 @@ impl Held {
     fn bring(&mut self, code: &Code, lifetimes: &Lifetimes, b: BufferId) {
         let here = self.buffers.get(&b).map(|(_, whole)| *whole);
         if here == Some(false) || here.is_none() && lifetimes.streams[b as usize].is_some() {
-            self.take(b, memory(code.buffers[b as usize]), true);
+            self.take(b, memory(code.buffers[b as usize], self.width), true);
         }
     }
 
@@ -50,8 +47,8 @@ impl Held {
 
 /// By phase and step, by how many bytes it raises the most that the role has held so far. What inferences need beyond
 /// the setup is taken at its end, up to [`RESERVED`].
-pub(super) fn fresh_bytes(program: &Program, code: &Code, lifetimes: &Lifetimes) -> [Vec<u64>; 3] {
-    let mut held = Held::default();
+pub(super) fn fresh_bytes(program: &Program, code: &Code, width: Width, lifetimes: &Lifetimes) -> [Vec<u64>; 3] {
+    let mut held = Held { width, buffers: BTreeMap::new(), now: 0, most: 0 };
     let mut fresh = Phase::ALL.map(|phase| {
         let all = &code.phases[phase.index()];
         let step = |(step, drops): (&Step, &Vec<BufferId>)| {
@@ -61,7 +58,7 @@ pub(super) fn fresh_bytes(program: &Program, code: &Code, lifetimes: &Lifetimes)
                     for i in &fused.instructions {
                         read_aside(&all[*i]).for_each(|b| held.bring(code, lifetimes, b));
                     }
-                    fused.kept.iter().for_each(|b| held.take(*b, memory(code.buffers[*b as usize]), true));
+                    fused.kept.iter().for_each(|b| held.take(*b, memory(code.buffers[*b as usize], width), true));
                 }
                 Step::One(index) => match all[*index].inst {
                     Inst::Send { message } => {
@@ -75,7 +72,7 @@ pub(super) fn fresh_bytes(program: &Program, code: &Code, lifetimes: &Lifetimes)
                     _ => {
                         all[*index].inputs.iter().for_each(|b| held.bring(code, lifetimes, *b));
                         for b in &all[*index].outputs {
-                            held.take(*b, memory(code.buffers[*b as usize]), true);
+                            held.take(*b, memory(code.buffers[*b as usize], width), true);
                         }
                     }
                 },
@@ -114,7 +111,7 @@ mod tests {
     }
 
     fn fresh(code: &Code) -> [Vec<u64>; 3] {
-        fresh_bytes(&crate::time::tests::empty(), code, &Lifetimes::new(code, false))
+        fresh_bytes(&crate::time::tests::empty(), code, Width::Wide, &Lifetimes::new(code, false))
     }
 
     #[test]

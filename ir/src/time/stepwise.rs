@@ -4,7 +4,7 @@ use super::memory::fresh_bytes;
 use super::work::conv;
 use super::{Kind, Work, narrow_weights, work};
 use crate::program::steps::{Fused, SHARED, STRIP, Step};
-use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Type};
+use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Type, Width};
 
 /// What a step takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,8 +48,8 @@ fn strips(fused: &Fused) -> u64 {
 /// one setup and one inference, and the arrangement of the weights that it makes.
 pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
     let code = program.code(role);
-    let lifetimes = Lifetimes::new(code, false);
-    let (fresh, narrow) = (fresh_bytes(program, code, &lifetimes), narrow_weights(program, role));
+    let (lifetimes, width) = (Lifetimes::new(code, false), Width::of(program));
+    let (fresh, narrow) = (fresh_bytes(program, code, width, &lifetimes), narrow_weights(program, role));
     let mut arranged = vec![0; code.buffers.len()];
     for i in code.phases.iter().flatten() {
         if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
@@ -60,7 +60,7 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
     }
     let types =
         |ids: &[BufferId]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
-    let draw = |b: BufferId| work(&Inst::Draw { stream: 0 }, &[], &types(&[b]));
+    let draw = |b: BufferId| work(&Inst::Draw { stream: 0 }, &[], &types(&[b])).held(width);
     let own = |i: &Instruction| match (&i.inst, &i.inputs[..], &types(&i.outputs)[..]) {
         (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
         (_, _, outputs) => work(&i.inst, &types(&i.inputs), outputs),
@@ -80,7 +80,7 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
                         taken.add(i.layer, &draw(*b));
                     }
                 }
-                let mut work = own(i);
+                let mut work = own(i).held(width);
                 let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
                 if weights > 0 {
                     work = work.and(Kind::ConvWeights, weights);

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{ConvShape, PoolShape};
-use crate::program::{BlockMap, Inst, Phase, Program, Role, Type, WeightWidth, carry_terms};
+use crate::program::{BlockMap, Inst, Phase, Program, Role, Type, WeightWidth, Width, carry_terms};
 
-/// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them.
+/// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them. Elements are of 32 bits, in
+/// programs that hold them in 64 bits each counts as two ([`Work::held`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -148,6 +149,27 @@ impl Kind {
         }
     }
 
+    /// Whether its cost is that of the memory of elements.
+    fn of_elements(self) -> bool {
+        matches!(
+            self,
+            Kind::ConvTaps
+                | Kind::DepthwiseMacs
+                | Kind::DenseMacs
+                | Kind::PoolTaps
+                | Kind::Elements
+                | Kind::Transposed
+                | Kind::Gathered
+                | Kind::Weights
+                | Kind::DrawnElements
+                | Kind::ToBits
+                | Kind::FromBits
+                | Kind::Wraps
+                | Kind::BlockElements
+                | Kind::SelectElements
+        )
+    }
+
     /// Units that a thread takes at a time where several share an instruction that runs by itself; `None` where one
     /// thread does it all.
     pub fn grain(self) -> Option<u64> {
@@ -192,6 +214,15 @@ impl Work {
     pub(super) fn times(mut self, units: u64, calls: u64) -> Work {
         self.units.iter_mut().for_each(|n| *n = n.saturating_mul(units));
         self.calls.iter_mut().for_each(|n| *n = n.saturating_mul(calls));
+        self
+    }
+
+    /// The same with elements held in integers of that size.
+    #[must_use]
+    pub fn held(mut self, width: Width) -> Work {
+        let size = (width.bytes() / Width::Narrow.bytes()) as u64;
+        let units = self.units.iter_mut().zip(Kind::ALL);
+        units.filter(|(_, kind)| kind.of_elements()).for_each(|(n, _)| *n = n.saturating_mul(size));
         self
     }
 
@@ -286,7 +317,7 @@ fn carry_operations(inputs: u8) -> (u64, u64) {
 }
 
 /// Work of an instruction with operands and results of given types, as the verifier proved them. Weights of
-/// convolutions are taken for wide.
+/// convolutions are taken for wide, elements for such of 32 bits.
 pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
     let out = outputs.first().copied().unwrap_or(Type::Bits { planes: 0, len: 0 });
     let first = inputs.first().copied().unwrap_or(out);
@@ -440,6 +471,13 @@ mod tests {
         let level = Inst::CarryOpen { inputs: 2, public: true };
         let operands = [planes(3, 65), planes(3, 65), planes(1, 65)];
         assert_eq!(work(&level, &operands, &[planes(1, 65)]), Work::of(Kind::CarryOpens, 2 * (3 + 8)));
+    }
+
+    #[test]
+    fn wide_elements_count_twice() {
+        let work = Work::of(Kind::DrawnBytes, 21).and(Kind::DrawnElements, 7);
+        assert_eq!(work.held(Width::Narrow), work);
+        assert_eq!(work.held(Width::Wide), Work::of(Kind::DrawnBytes, 21).and(Kind::DrawnElements, 14));
     }
 
     #[test]

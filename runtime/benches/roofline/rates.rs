@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use aes::Aes128Enc;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
-use bcc_ir::program::Type;
+use bcc_ir::program::{Type, Width};
 use bcc_runtime::kernels;
 use bcc_runtime::prg::{Key, draw};
 use serde::Serialize;
@@ -130,7 +130,7 @@ impl Bench {
     }
 
     fn randomness(&mut self) {
-        // As `draw` makes it: 256 elements at a time, of 32 bits.
+        // By the cipher crate, a kilobyte at a time.
         self.add("keystream".into(), "bytes", |_| {
             let cipher = Aes128Enc::new(&Array::from([7; 16]));
             let (mut blocks, mut first) = ([[0u8; 16]; 64], 0u64);
@@ -149,7 +149,7 @@ impl Bench {
         self.add("draw_32".into(), "bytes", |_| {
             let key = Key::new([7; 16]);
             move || {
-                drop(black_box(draw(&key, 5, ty)));
+                drop(black_box(draw(&key, 5, ty, Width::Narrow)));
                 ty.drawn_bytes() as usize
             }
         });
@@ -187,7 +187,7 @@ impl Bench {
             });
             // Not the system's copy: what it does depends on sizes and places.
             self.add(format!("copy_{level}"), "bytes", |threads| {
-                let (kernels, from) = (kernels::best(), vec![3u64; words(threads) / 2]);
+                let (kernels, from) = (kernels::best().of(), vec![3u64; words(threads) / 2]);
                 let mut to = from.clone();
                 move || {
                     kernels.add_const(64, black_box(&from), 1, black_box(&mut to));

@@ -3,15 +3,50 @@
 use bcc_ir::program::{BlockMap, Inst, Type};
 
 use crate::buffer::Buffer;
-use crate::kernels::{Kernels, Masked, Select};
+use crate::element::{Element, Width, by_width};
+use crate::kernels::{KernelSet, Kernels, Masked, Select};
 
-/// An operand: the elements or the words of the planes that an instruction reads.
+/// What an instruction reads: elements, or the words of planes.
 #[derive(Clone, Copy)]
-pub struct Operand<'a> {
+pub enum Data<'a, E> {
+    /// Elements.
+    Ring(&'a [E]),
+    /// Words of planes.
+    Bits(&'a [u64]),
+}
+
+impl<'a, E: Element> Data<'a, E> {
+    /// All of a buffer; `None` if its elements have another width.
+    pub fn of(buffer: &'a Buffer) -> Option<Self> {
+        buffer.elements().map(Data::Ring).or(buffer.planes().map(Data::Bits))
+    }
+
+    /// The elements.
+    pub fn elements(self) -> Option<&'a [E]> {
+        if let Data::Ring(all) = self { Some(all) } else { None }
+    }
+
+    /// The words.
+    pub fn planes(self) -> Option<&'a [u64]> {
+        if let Data::Bits(all) = self { Some(all) } else { None }
+    }
+}
+
+/// Where an instruction's result goes.
+pub enum Target<'a, E> {
+    /// Elements.
+    Ring(&'a mut [E]),
+    /// Words of planes.
+    Bits(&'a mut [u64]),
+}
+
+/// An operand.
+#[derive(Clone, Copy)]
+pub struct Operand<'a, E> {
     /// Type of the buffer that it is, or is part of.
     pub ty: Type,
-    /// The words.
-    pub words: &'a [u64],
+    /// What is read.
+    pub data: Data<'a, E>,
 }
 
 /// Whether an instruction is known to write every word of its result; the others start from zeros.
@@ -44,27 +79,36 @@ pub fn overwrites(inst: &Inst) -> bool {
     )
 }
 
-/// The result of a local instruction on whole buffers.
-pub fn compute_whole(k: &dyn Kernels, inst: &Inst, operands: &[&Buffer], ty: Type) -> Option<Buffer> {
-    let mut all = Vec::with_capacity(operands.len());
-    all.extend(operands.iter().map(|b| Operand { ty: b.ty(), words: b.words() }));
-    let mut out = if overwrites(inst) { Buffer::any(ty) } else { Buffer::zeros(ty) };
-    compute(k, inst, &all, None, (ty, ty.len()), out.words_mut())?;
+/// The result of a local instruction on whole buffers, whose elements have this width.
+pub fn compute_whole(k: KernelSet, inst: &Inst, operands: &[&Buffer], ty: Type, width: Width) -> Option<Buffer> {
+    let mut out = if overwrites(inst) { Buffer::any(ty, width) } else { Buffer::zeros(ty, width) };
+    by_width!(width, E => {
+        let mut all = Vec::with_capacity(operands.len());
+        for b in operands {
+            all.push(Operand::<E> { ty: b.ty(), data: Data::of(b)? });
+        }
+        let target = match ty {
+            Type::Ring { .. } => Target::Ring(out.elements_mut()?),
+            Type::Bits { .. } => Target::Bits(out.planes_mut()?),
+        };
+        compute(k.of(), inst, &all, None, (ty, ty.len()), target)?;
+    });
     Some(out)
 }
 
 /// Computes a local instruction on operands and a result of the types that the program's verifier proved; `map`
 /// stands in for the instruction's blocks where there are some of its channels only, `len` are the elements of
 /// the result. `None` for an instruction that is not local or operands that cannot be.
-pub fn compute(
-    k: &dyn Kernels,
+pub fn compute<E: Element>(
+    k: &dyn Kernels<E>,
     inst: &Inst,
-    operands: &[Operand<'_>],
+    operands: &[Operand<'_, E>],
     map: Option<&BlockMap>,
     (ty, len): (Type, usize),
-    out: &mut [u64],
+    out: Target<'_, E>,
 ) -> Option<()> {
-    let x = |i: usize| operands.get(i).map(|b| b.words);
+    let x = |i: usize| operands.get(i)?.data.elements();
+    let p = |i: usize| operands.get(i)?.data.planes();
     let width = |i: usize| match operands.get(i)?.ty {
         Type::Ring { bits, .. } => Some(bits),
         Type::Bits { .. } => None,
@@ -73,58 +117,58 @@ pub fn compute(
         Type::Ring { bits, .. } => bits,
         Type::Bits { .. } => 1,
     };
-    match inst {
-        Inst::Zero => {}
-        Inst::Add => k.add(bits, x(0)?, x(1)?, out),
-        Inst::Sub => k.sub(bits, x(0)?, x(1)?, out),
-        Inst::Reduce => k.add_const(bits, x(0)?, 0, out),
-        Inst::AddConst { value } => k.add_const(bits, x(0)?, *value, out),
-        Inst::Truncate { bits: drop, carry } => k.truncate(width(0)?, *drop, *carry, x(0)?, out),
-        Inst::Join { shift } => k.join(bits, *shift, x(0)?, x(1)?, out),
-        Inst::Conv(shape) => k.conv(bits, shape, x(0)?, x(1)?, out),
-        Inst::AddBias => k.add_bias(bits, x(0)?, x(1)?, out),
-        Inst::Scale { factors } => k.scale(bits, factors, x(0)?, out),
-        Inst::SumPool(shape) => k.sum_pool(bits, shape, x(0)?, out),
-        Inst::Gather { outer, axis, inner, indices } => {
-            k.gather(bits, [*outer, *axis, *inner], indices, x(0)?, out);
-        }
-        Inst::Transpose { shape, perm } => k.transpose(bits, shape, perm, x(0)?, out),
-        Inst::Pad { input, pad, .. } => k.pad(bits, *input, *pad, x(0)?, out),
-        Inst::Assemble { inner, sources } => {
-            let all: Vec<&[u64]> = operands.iter().map(|b| b.words).collect();
-            k.assemble(bits, *inner, sources, &all, out);
-        }
-        Inst::Xor => k.xor(x(0)?, x(1)?, out),
-        Inst::Xnor => k.xnor(len, x(0)?, x(1)?, out),
-        Inst::Planes { picks } => {
-            let all: Vec<&[u64]> = operands.iter().map(|b| b.words).collect();
-            k.planes(len, picks, &all, out);
-        }
-        Inst::ToBits { low, pad, .. } => k.to_bits(*low, *pad, x(0)?, out),
-        Inst::ToRing => k.to_ring(x(0)?, out),
-        Inst::Wrap => k.wrap(width(0)?, x(0)?, x(1)?, out),
-        Inst::BlockSum(all) => k.block_sum(bits, map.unwrap_or(all), x(0)?, out),
-        Inst::NibbleProducts => k.nibble_products(len, x(0)?, out),
-        Inst::NibbleOpen { public } => k.nibble_open(len, *public, x(0)?, x(1)?, out),
-        Inst::CarryProducts { inputs } => k.carry_products(usize::from(*inputs), len, x(0)?, out),
-        Inst::CarryOpen { inputs, public } => {
-            let masked = Masked { hat: x(0)?, lambda: x(1)?, products: x(2)? };
-            k.carry_open(usize::from(*inputs), len, *public, masked, out);
-        }
-        Inst::Gate(all) => k.gate(map.unwrap_or(all), x(0)?, x(1)?, out),
-        Inst::Select { map: all, public } => {
-            let lift = if operands.len() > 5 { Some([x(5)?, x(6)?, x(7)?]) } else { None };
-            let s = Select { d: x(0)?, delta: x(1)?, a: x(2)?, r: x(3)?, ra: x(4)?, lift };
-            k.select([width(0)?, bits], map.unwrap_or(all), *public, s, out);
-        }
-        Inst::LiftPublic => k.lift_public(width(0)?, bits, x(0)?, out),
-        Inst::LiftCorrection => k.lift_correction(bits, x(0)?, x(1)?, x(2)?, out),
-        Inst::Draw { .. }
-        | Inst::Weight { .. }
-        | Inst::Input
-        | Inst::Send { .. }
-        | Inst::Receive { .. }
-        | Inst::Output => return None,
+    match (inst, out) {
+        (Inst::Zero, _) => {}
+        (_, Target::Ring(out)) => match inst {
+            Inst::Add => k.add(bits, x(0)?, x(1)?, out),
+            Inst::Sub => k.sub(bits, x(0)?, x(1)?, out),
+            Inst::Reduce => k.add_const(bits, x(0)?, E::ZERO, out),
+            Inst::AddConst { value } => k.add_const(bits, x(0)?, E::of(*value), out),
+            Inst::Truncate { bits: drop, carry } => k.truncate(width(0)?, *drop, *carry, x(0)?, out),
+            Inst::Join { shift } => k.join(bits, *shift, x(0)?, x(1)?, out),
+            Inst::Conv(shape) => k.conv(bits, shape, x(0)?, x(1)?, out),
+            Inst::AddBias => k.add_bias(bits, x(0)?, x(1)?, out),
+            Inst::Scale { factors } => k.scale(bits, factors, x(0)?, out),
+            Inst::SumPool(shape) => k.sum_pool(bits, shape, x(0)?, out),
+            Inst::Gather { outer, axis, inner, indices } => {
+                k.gather(bits, [*outer, *axis, *inner], indices, x(0)?, out);
+            }
+            Inst::Transpose { shape, perm } => k.transpose(bits, shape, perm, x(0)?, out),
+            Inst::Pad { input, pad, .. } => k.pad(bits, *input, *pad, x(0)?, out),
+            Inst::Assemble { inner, sources } => {
+                let all = (0..operands.len()).map(x).collect::<Option<Vec<_>>>()?;
+                k.assemble(bits, *inner, sources, &all, out);
+            }
+            Inst::ToRing => k.to_ring(p(0)?, out),
+            Inst::BlockSum(all) => k.block_sum(bits, map.unwrap_or(all), x(0)?, out),
+            Inst::Gate(all) => k.gate(map.unwrap_or(all), p(0)?, x(1)?, out),
+            Inst::Select { map: all, public } => {
+                let lift = if operands.len() > 5 { Some([x(5)?, x(6)?, x(7)?]) } else { None };
+                let s = Select { d: x(0)?, delta: p(1)?, a: x(2)?, r: x(3)?, ra: x(4)?, lift };
+                k.select([width(0)?, bits], map.unwrap_or(all), *public, s, out);
+            }
+            Inst::LiftPublic => k.lift_public(width(0)?, bits, x(0)?, out),
+            Inst::LiftCorrection => k.lift_correction(bits, p(0)?, x(1)?, x(2)?, out),
+            _ => return None,
+        },
+        (_, Target::Bits(out)) => match inst {
+            Inst::Xor => k.xor(p(0)?, p(1)?, out),
+            Inst::Xnor => k.xnor(len, p(0)?, p(1)?, out),
+            Inst::Planes { picks } => {
+                let all = (0..operands.len()).map(p).collect::<Option<Vec<_>>>()?;
+                k.planes(len, picks, &all, out);
+            }
+            Inst::ToBits { low, pad, .. } => k.to_bits(*low, *pad, x(0)?, out),
+            Inst::Wrap => k.wrap(width(0)?, x(0)?, x(1)?, out),
+            Inst::NibbleProducts => k.nibble_products(len, p(0)?, out),
+            Inst::NibbleOpen { public } => k.nibble_open(len, *public, p(0)?, p(1)?, out),
+            Inst::CarryProducts { inputs } => k.carry_products(usize::from(*inputs), len, p(0)?, out),
+            Inst::CarryOpen { inputs, public } => {
+                let masked = Masked { hat: p(0)?, lambda: p(1)?, products: p(2)? };
+                k.carry_open(usize::from(*inputs), len, *public, masked, out);
+            }
+            _ => return None,
+        },
     }
     Some(())
 }

@@ -10,10 +10,11 @@ use super::compute::compute_whole;
 use super::{ExecError, Observer, narrow_weights, pair_index};
 use crate::buffer::Buffer;
 use crate::channel::Payload;
-use crate::kernels::{Arranged, Kernels};
+use crate::element::{Width, by_width};
+use crate::kernels::{Arranged, KernelSet};
 use crate::plan::Plan;
 use crate::prg::{self, Key};
-use crate::weights::WeightSource;
+use crate::weights::{self, WeightSource};
 use crate::wire::{self, WireError};
 use crate::words::Words;
 
@@ -91,7 +92,9 @@ pub(super) struct Fixed<'a> {
     pub keys: [Option<Key>; 2],
     /// Buffers of the setup.
     pub shared: Lane,
-    pub kernels: &'a dyn Kernels,
+    pub kernels: KernelSet,
+    /// Of all ring elements.
+    pub width: Width,
     weights: Option<&'a dyn WeightSource>,
     /// Weights of convolutions as the kernels read them, by buffer.
     arranged: Vec<Option<Arranged>>,
@@ -105,7 +108,7 @@ impl<'a> Fixed<'a> {
     pub fn new(
         program: &'a Program,
         role: Role,
-        kernels: &'a dyn Kernels,
+        kernels: KernelSet,
         weights: Option<&'a dyn WeightSource>,
         observer: Option<Observer>,
     ) -> Self {
@@ -117,6 +120,7 @@ impl<'a> Fixed<'a> {
             keys: [None, None],
             shared: Lane::new(code, 0, [None, None]),
             kernels,
+            width: Width::of(program),
             weights,
             arranged: code.buffers.iter().map(|_| None).collect(),
             readers: readers(code),
@@ -160,7 +164,7 @@ impl<'a> Fixed<'a> {
         for b in buffers {
             let (ty, at) = (self.program.code(self.role).buffers[*b as usize], *b as usize);
             if let Some(bytes) = lane.received(*b) {
-                let buffer = wire::unpack(ty, bytes).map_err(|source| self.malformed(lane, *b, source))?;
+                let buffer = wire::unpack(ty, self.width, bytes).map_err(|source| self.malformed(lane, *b, source))?;
                 lane.sealed[at] = None;
                 self.write(lane, *b, buffer);
             } else if let Some(stream) = self.plan.lifetimes.streams[at]
@@ -193,7 +197,7 @@ impl<'a> Fixed<'a> {
 
     /// The values of a stream; `None` without its key.
     fn draw(&self, lane: &Lane, stream: u32, ty: Type) -> Option<Buffer> {
-        self.key(lane, stream).map(|(_, key)| prg::draw(key, stream, ty))
+        self.key(lane, stream).map(|(_, key)| prg::draw(key, stream, ty, self.width))
     }
 
     /// Runs an instruction that sends and receives nothing.
@@ -208,8 +212,12 @@ impl<'a> Fixed<'a> {
         if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
             let x = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
             let x = x.ok_or(unverified("an operand is missing"))?;
-            let mut out = Buffer::any(ty);
-            self.kernels.conv_arranged(arranged, x.words(), out.words_mut());
+            let mut out = Buffer::any(ty, self.width);
+            by_width!(self.width, E => {
+                let x = x.elements().ok_or(unverified("operands do not fit"))?;
+                let y = out.elements_mut().ok_or(unverified("operands do not fit"))?;
+                self.kernels.of::<E>().conv_arranged(arranged, x, y);
+            });
             self.write(lane, target, out);
             return Ok(());
         }
@@ -225,13 +233,15 @@ impl<'a> Fixed<'a> {
                     let name = program.weights.get(*index as usize).map_or("unknown", |w| &w.name);
                     return Err(ExecError::Weight { name: name.into(), got, want: len });
                 }
-                let mut buffer = Buffer::any(ty);
-                source.fill(*index as usize, bits, buffer.words_mut())?;
+                let mut buffer = Buffer::any(ty, self.width);
+                by_width!(self.width, E => {
+                    weights::fill::<E>(source, *index as usize, bits, buffer.elements_mut().unwrap_or_default())?;
+                });
                 buffer
             }
             Inst::Input => {
                 let input = lane.input.take().ok_or(unverified("there is no input"))?;
-                let buffer = Buffer::Ring { bits: program.input.modulus, values: input };
+                let buffer = Buffer::ring(program.input.modulus, self.width, &input);
                 if buffer.ty() != ty {
                     return Err(unverified("the input has another type"));
                 }
@@ -242,7 +252,7 @@ impl<'a> Fixed<'a> {
                 for b in &instruction.inputs {
                     operands.push(self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?);
                 }
-                compute_whole(self.kernels, inst, &operands, ty).ok_or(unverified("operands do not fit"))?
+                compute_whole(self.kernels, inst, &operands, ty, self.width).ok_or(unverified("operands do not fit"))?
             }
         };
         self.write(lane, target, buffer);
@@ -306,11 +316,13 @@ impl<'a> Fixed<'a> {
     /// Arranges a buffer if it holds weights, and erases what nobody else reads of them.
     fn arrange(&mut self, lane: &mut Lane, b: BufferId) {
         let b = b as usize;
-        let (Some(reader), Some(Some(Buffer::Ring { values, .. }))) = (&self.readers[b], lane.buffers.get(b)) else {
-            return;
-        };
+        let (Some(reader), Some(Some(buffer))) = (&self.readers[b], lane.buffers.get(b)) else { return };
         if self.arranged[b].is_none() {
-            self.arranged[b] = self.kernels.arrange(reader.bits, self.narrow[b], &reader.shape, values);
+            by_width!(self.width, E => {
+                let (k, narrow) = (self.kernels.of::<E>(), self.narrow[b]);
+                let arrange = |values| k.arrange(reader.bits, narrow, &reader.shape, values);
+                self.arranged[b] = buffer.elements().and_then(arrange);
+            });
         }
         if reader.alone && self.arranged[b].is_some() {
             lane.buffers[b] = None;

@@ -25,7 +25,8 @@ pub use meter::Meter;
 
 use crate::buffer::Buffer;
 use crate::channel::{ChannelError, Channels, Header, new_frame};
-use crate::kernels::Kernels;
+use crate::element::Width;
+use crate::kernels::KernelSet;
 use crate::plan::Plan;
 use crate::prg::Key;
 use crate::weights::WeightSource;
@@ -111,7 +112,7 @@ impl<'a> Machine<'a> {
     pub fn new(
         program: &'a Program,
         role: Role,
-        kernels: &'a dyn Kernels,
+        kernels: KernelSet,
         weights: Option<&'a dyn WeightSource>,
         observer: Option<Observer>,
     ) -> Self {
@@ -122,6 +123,11 @@ impl<'a> Machine<'a> {
     /// Lifetimes of its buffers.
     pub fn plan(&self) -> &Plan {
         &self.fixed.plan
+    }
+
+    /// The integers that hold its ring elements.
+    pub fn width(&self) -> Width {
+        self.fixed.width
     }
 
     /// Where its time went in the phases run.
@@ -339,7 +345,7 @@ impl Fixed<'_> {
                 each(lanes, |lane| self.bring(lane, &instruction.inputs))?;
                 for lane in lanes.iter_mut() {
                     let value = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
-                    lane.output = Some(value.ok_or(unverified("the output is missing"))?.words().to_vec());
+                    lane.output = Some(value.ok_or(unverified("the output is missing"))?.words());
                 }
             }
             _ => each(lanes, |lane| self.local(lane, phase, index))?,

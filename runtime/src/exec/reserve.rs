@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bcc_ir::program::steps::{Step, read_aside};
-use bcc_ir::program::{BufferId, Inst, Instruction, Message, Phase, Type};
+use bcc_ir::program::{BufferId, Inst, Instruction, Message, Phase};
 
 use super::lane::Fixed;
 use crate::channel::{Header, give_frame, new_frame};
-use crate::kernels::Arranged;
+use crate::element::by_width;
 use crate::words::{Words, touch_kept};
 
 /// Messages that are on their way while the next one is made.
@@ -80,7 +80,9 @@ impl Rehearsal<'_> {
                         instruction.inputs.iter().for_each(|b| self.bring(*b));
                         let arranged = instruction.inputs.get(1).and_then(|w| self.fixed.arranged(*w));
                         let _working: Vec<Words> = match (&instruction.inst, arranged) {
-                            (Inst::Conv(_), Some(weights)) => vec![Words::any(Arranged::working_words(weights))],
+                            (Inst::Conv(_), Some(weights)) => {
+                                vec![Words::any(by_width!(self.fixed.width, E => weights.working_words::<E>()))]
+                            }
                             _ => Vec::new(),
                         };
                         instruction.outputs.iter().for_each(|b| self.make(*b));
@@ -97,10 +99,7 @@ impl Rehearsal<'_> {
     }
 
     fn make(&mut self, b: BufferId) {
-        let words = match self.fixed.program.code(self.fixed.role).buffers[b as usize] {
-            Type::Ring { len, .. } => len,
-            Type::Bits { planes, len } => planes * len.div_ceil(64),
-        };
+        let words = self.fixed.width.words(self.fixed.program.code(self.fixed.role).buffers[b as usize]);
         self.held.insert(b, Held::Words((0..self.lanes).map(|_| Words::any(words)).collect()));
     }
 

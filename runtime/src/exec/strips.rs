@@ -14,15 +14,16 @@ use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Type};
 use rayon::prelude::*;
 
 use self::compile::{Compiled, Op, Source};
-use self::cut::{Outputs, Strip};
+use self::cut::{Outputs, Slot, Strip};
 use super::ExecError;
-use super::compute::{Operand, compute, overwrites};
+use super::compute::{Data, Operand, Target, compute, overwrites};
 use super::lane::{Fixed, Lane};
 use crate::buffer::{Buffer, stride};
+use crate::element::{Element, by_width};
 use crate::kernels::blocks::shifted;
+use crate::kernels::{Kernels, packed};
 use crate::prg::Drawer;
 use crate::wire::{self, WireError};
-use crate::words::Words;
 
 /// Tasks for each thread, so that one that is held up does not hold up all.
 const TASKS: usize = 4;
@@ -49,19 +50,11 @@ pub fn run(
     let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index: fused.instructions[0], reason };
     compile::bring_aside(fixed, lane, phase, fused)?;
     let types = &fixed.program.code(fixed.role).buffers;
-    let mut kept: Vec<Buffer> = fused.kept.iter().map(|b| Buffer::any(types[*b as usize])).collect();
-    let done = {
-        let compiled = Compiled::new(fixed, lane, phase, fused).ok_or(unverified("an operand is missing"))?;
-        let strips = cut::strips(fixed.program.code(fixed.role), phase, fused);
-        let threads = rayon::current_num_threads();
-        let tasks = if fused.len * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
-        let tasks = cut::tasks(&strips, tasks, &compiled, &mut kept, parts);
-        let work = |(strips, outputs): (&[Strip], Outputs<'_>)| Task::new(fixed, &compiled, outputs).work(strips);
-        match tasks.len() {
-            1 => tasks.into_iter().map(work).collect::<Result<Vec<Spent>, Trouble>>(),
-            _ => tasks.into_par_iter().map(work).collect(),
-        }
-    };
+    let mut kept: Vec<Buffer> = fused.kept.iter().map(|b| Buffer::any(types[*b as usize], fixed.width)).collect();
+    let done = by_width!(fixed.width, E => {
+        let compiled = Compiled::<E>::new(fixed, lane, phase, fused).ok_or(unverified("an operand is missing"))?;
+        work(fixed, &compiled, phase, fused, &mut kept, parts)
+    });
     match done {
         Ok(spent) => {
             for (b, buffer) in fused.kept.iter().zip(kept) {
@@ -74,29 +67,42 @@ pub fn run(
     }
 }
 
+/// Does all strips, in as many tasks as are worth it.
+fn work<E: Element>(
+    fixed: &Fixed<'_>,
+    compiled: &Compiled<'_, E>,
+    phase: Phase,
+    fused: &Fused,
+    kept: &mut [Buffer],
+    parts: Vec<&mut [u8]>,
+) -> Result<Vec<Spent>, Trouble> {
+    let strips = cut::strips(fixed.program.code(fixed.role), phase, fused);
+    let threads = rayon::current_num_threads();
+    let tasks = if fused.len * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
+    let tasks = cut::tasks(&strips, tasks, compiled, kept, parts).ok_or(Trouble::Operands)?;
+    let work = |(strips, outputs): (&[Strip], Outputs<'_, E>)| Task::new(fixed, compiled, outputs).work(strips);
+    match tasks.len() {
+        1 => tasks.into_iter().map(work).collect(),
+        _ => tasks.into_par_iter().map(work).collect(),
+    }
+}
+
 /// Some strips, one after the other.
-struct Task<'a> {
+struct Task<'a, E: Element> {
     fixed: &'a Fixed<'a>,
-    compiled: &'a Compiled<'a>,
-    outputs: Outputs<'a>,
-    slots: Vec<Words>,
+    compiled: &'a Compiled<'a, E>,
+    outputs: Outputs<'a, E>,
+    slots: Vec<Slot<E>>,
     drawer: Drawer,
     /// The channels of a strip.
     blocks: BlockMap,
 }
 
-impl<'a> Task<'a> {
-    fn new(fixed: &'a Fixed<'a>, compiled: &'a Compiled<'a>, outputs: Outputs<'a>) -> Self {
-        let longest = outputs.longest;
-        let slots = compiled.slots.iter().map(|planes| Words::any(planes.map_or(longest, |p| p * stride(longest))));
-        Task {
-            fixed,
-            compiled,
-            outputs,
-            slots: slots.collect(),
-            drawer: Drawer::default(),
-            blocks: BlockMap { map: [1, 0], blocks: vec![[1, 1]] },
-        }
+impl<'a, E: Element> Task<'a, E> {
+    fn new(fixed: &'a Fixed<'a>, compiled: &'a Compiled<'a, E>, outputs: Outputs<'a, E>) -> Self {
+        let slots = compiled.slots.iter().map(|planes| Slot::new(*planes, outputs.longest)).collect();
+        let blocks = BlockMap { map: [1, 0], blocks: vec![[1, 1]] };
+        Task { fixed, compiled, outputs, slots, drawer: Drawer::default(), blocks }
     }
 
     fn work(mut self, strips: &[Strip]) -> Result<Spent, Trouble> {
@@ -133,37 +139,53 @@ impl<'a> Task<'a> {
         Ok(spent)
     }
 
-    fn step(&mut self, op: &Op<'a>, strip: &Strip) -> Result<(), Trouble> {
-        let len = strip.elements.len();
+    fn step(&mut self, op: &Op<'a, E>, strip: &Strip) -> Result<(), Trouble> {
+        let part = || strip.elements.clone();
         match op {
             Op::Draw { keystream, stream, ty, slot } => {
-                let out = &mut self.slots[*slot][..words(*ty, len)];
-                self.drawer.part(&self.compiled.keystreams[*keystream], *stream, *ty, strip.elements.clone(), out);
+                let keystream = &self.compiled.keystreams[*keystream];
+                match (*ty, self.slots[*slot].target(*ty, part().len())) {
+                    (Type::Ring { bits, .. }, Target::Ring(out)) => {
+                        self.drawer.elements(keystream, *stream, bits, part().start, out);
+                    }
+                    (Type::Bits { len, .. }, Target::Bits(out)) => {
+                        self.drawer.planes(keystream, *stream, len, part(), out);
+                    }
+                    _ => return Err(Trouble::Operands),
+                }
             }
             Op::Unpack { buffer, ty, bytes, slot } => {
-                let out = &mut self.slots[*slot][..words(*ty, len)];
-                if !wire::unpack_part(*ty, bytes, strip.elements.clone(), out) {
+                let clean = match (*ty, self.slots[*slot].target(*ty, part().len())) {
+                    (Type::Ring { bits, .. }, Target::Ring(out)) => {
+                        let places = wire::place(*ty, part().start)..wire::place(*ty, part().end);
+                        packed::unpack(bits, &bytes[places], out)
+                    }
+                    (Type::Bits { len, .. }, Target::Bits(out)) => wire::unpack_planes(len, bytes, part(), out),
+                    _ => return Err(Trouble::Operands),
+                };
+                if !clean {
                     return Err(Trouble::Excess(*buffer));
                 }
             }
             Op::Planes { ty, words: all, slot } => {
-                let (n, whole) = (stride(len), stride(ty.len()));
-                let planes = self.slots[*slot][..words(*ty, len)].chunks_exact_mut(n).zip(all.chunks_exact(whole));
-                planes.for_each(|(to, from)| to.copy_from_slice(&from[strip.elements.start / 64..][..n]));
+                let (n, whole) = (stride(part().len()), stride(ty.len()));
+                if let Target::Bits(out) = self.slots[*slot].target(*ty, part().len()) {
+                    let planes = out.chunks_exact_mut(n).zip(all.chunks_exact(whole));
+                    planes.for_each(|(to, from)| to.copy_from_slice(&from[part().start / 64..][..n]));
+                }
             }
             Op::Blocks { words: plane, slot } => {
-                let out = &mut self.slots[*slot][..stride(strip.blocks.len())];
-                shifted(plane, strip.blocks.clone(), out);
+                if let Slot::Bits(out) = &mut self.slots[*slot] {
+                    shifted(plane, strip.blocks.clone(), &mut out[..stride(strip.blocks.len())]);
+                }
             }
             Op::Pack { from, ty, part } => {
                 let Outputs { kept, packs, .. } = &mut self.outputs;
-                let from = cut::read(from, kept, &self.slots, *ty, strip, words(*ty, len));
-                packs[*part].pack(*ty, strip, from);
+                packs[*part].pack(*ty, strip, cut::read(from, kept, &self.slots, *ty, strip));
             }
-            Op::Keep { slot, kept } => {
-                let n = stride(len);
-                for (p, plane) in self.slots[*slot].chunks_exact(n).enumerate().take(self.outputs.kept[*kept].rows()) {
-                    self.outputs.kept[*kept].words(p, strip).copy_from_slice(plane);
+            Op::Keep { slot, ty, kept } => {
+                if let Data::Bits(words) = self.slots[*slot].data(*ty, part().len()) {
+                    self.outputs.kept[*kept].put_planes(strip, words);
                 }
             }
             Op::Run { inst, operands, ty, to } => self.run(inst, operands, *ty, to, strip)?,
@@ -175,71 +197,78 @@ impl<'a> Task<'a> {
     fn run(
         &mut self,
         inst: &Inst,
-        operands: &[(Source<'a>, Type)],
+        operands: &[(Source<'a, E>, Type)],
         ty: Type,
-        to: &Source<'a>,
+        to: &Source<'a, E>,
         strip: &Strip,
     ) -> Result<(), Trouble> {
         let len = strip.elements.len();
         // The result is taken out of where it lies, so that operands can be read from there.
-        let mut slot = Words::default();
-        let mut row: &mut [u64] = &mut [];
-        let out: &mut [u64] = match to {
+        match to {
             Source::Slot(i) => {
-                slot = std::mem::take(&mut self.slots[*i]);
-                &mut slot[..words(ty, len)]
+                let mut slot = std::mem::take(&mut self.slots[*i]);
+                self.compute(inst, operands, ty, strip, slot.target(ty, len))?;
+                self.slots[*i] = slot;
             }
             Source::Kept(i) => {
-                row = self.outputs.kept[*i].take();
+                let mut row = self.outputs.kept[*i].take();
                 let range = self.outputs.kept[*i].range(strip);
-                &mut row[range]
+                let out = match &mut row {
+                    Target::Ring(row) => Target::Ring(&mut row[range]),
+                    Target::Bits(row) => Target::Bits(&mut row[range]),
+                };
+                self.compute(inst, operands, ty, strip, out)?;
+                self.outputs.kept[*i].put(row);
             }
             _ => return Err(Trouble::Operands),
-        };
-        let mut all: [Operand<'_>; 8] = [Operand { ty, words: &[] }; 8];
+        }
+        Ok(())
+    }
+
+    fn compute(
+        &self,
+        inst: &Inst,
+        operands: &[(Source<'a, E>, Type)],
+        ty: Type,
+        strip: &Strip,
+        mut out: Target<'_, E>,
+    ) -> Result<(), Trouble> {
+        let mut all = [Operand { ty, data: Data::Bits(&[]) }; 8];
         for (place, (source, ty)) in all.iter_mut().zip(operands) {
-            let words = cut::read(source, &self.outputs.kept, &self.slots, *ty, strip, words(*ty, len));
-            *place = Operand { ty: *ty, words };
+            *place = Operand { ty: *ty, data: cut::read(source, &self.outputs.kept, &self.slots, *ty, strip) };
         }
         let all = all.get(..operands.len()).ok_or(Trouble::Operands)?;
-        let k = self.fixed.kernels;
+        let k: &dyn Kernels<E> = self.fixed.kernels.of();
         let bits = if let Type::Ring { bits, .. } = ty { bits } else { 1 };
-        match (inst, all) {
+        let elements = |i: usize| all[i].data.elements().ok_or(Trouble::Operands);
+        match (inst, &mut out) {
             // By channel, of which the strip has parts.
-            (Inst::AddBias, [x, bias]) => {
-                let channel = ty.len() / bias.words.len().max(1);
+            (Inst::AddBias, Target::Ring(out)) if all.len() == 2 => {
+                let (x, bias) = (elements(0)?, elements(1)?);
+                let channel = ty.len() / bias.len().max(1);
                 for (c, place, range) in cut::channels(&strip.elements, channel) {
                     debug_assert_eq!(range.len(), place.len());
-                    k.add_const(bits, &x.words[place.clone()], bias.words[c], &mut out[place]);
+                    k.add_const(bits, &x[place.clone()], bias[c], &mut out[place]);
                 }
             }
-            (Inst::Gather { inner, indices, .. }, [x]) => {
+            (Inst::Gather { inner, indices, .. }, Target::Ring(out)) if all.len() == 1 => {
+                let x = elements(0)?;
                 for (c, place, range) in cut::channels(&strip.elements, *inner) {
                     let from = indices[c] * inner;
-                    k.add_const(bits, &x.words[from + range.start..from + range.end], 0, &mut out[place]);
+                    k.add_const(bits, &x[from + range.start..from + range.end], E::ZERO, &mut out[place]);
                 }
             }
             _ => {
                 if !overwrites(inst) {
-                    out.fill(0);
+                    match &mut out {
+                        Target::Ring(out) => out.fill(E::ZERO),
+                        Target::Bits(out) => out.fill(0),
+                    }
                 }
-                let n = if matches!(inst, Inst::BlockSum(_)) { strip.blocks.len() } else { len };
+                let n = if matches!(inst, Inst::BlockSum(_)) { strip.blocks.len() } else { strip.elements.len() };
                 compute(k, inst, all, Some(&self.blocks), (ty, n), out).ok_or(Trouble::Operands)?;
             }
         }
-        match to {
-            Source::Kept(i) => self.outputs.kept[*i].put(row),
-            Source::Slot(i) => self.slots[*i] = slot,
-            _ => {}
-        }
         Ok(())
-    }
-}
-
-/// Words of `len` elements of a type.
-fn words(ty: Type, len: usize) -> usize {
-    match ty {
-        Type::Ring { .. } => len,
-        Type::Bits { planes, .. } => planes * stride(len),
     }
 }

@@ -1,11 +1,11 @@
 //! The arithmetic of every instruction, behind one dispatch.
 //!
-//! [`Kernels`] is the set of all kernels; its default methods are the [plain](plain()) ones. A
-//! faster set overrides what it does better and is made only where the processor has what it
+//! [`Kernels`] are all kernels for elements of one width; its default methods are the [plain](plain()) ones. A
+//! faster [set](KernelSet) overrides what it does better and is made only where the processor has what it
 //! needs. All sets give the same results, whatever the number of threads: integers modulo a power
 //! of two add up the same in every order.
 //!
-//! Operands and results are the words of [`Buffer`](crate::buffer::Buffer)s: ring elements,
+//! Operands and results are what [`Buffer`](crate::buffer::Buffer)s hold: ring elements,
 //! reduced, or planes of bits in whole words with zeros past the end. Results of convolutions,
 //! paddings, assemblies, bit planes, wraps and opened carries are all zero before the call, others hold
 //! anything. Sizes are those that the program's verifier proved. `bits` is the width of the
@@ -18,7 +18,6 @@ mod conv;
 pub(crate) mod keystream;
 pub(crate) mod packed;
 pub(crate) mod plain;
-mod scratch;
 #[cfg(test)]
 mod tests;
 mod vector;
@@ -27,6 +26,8 @@ use bcc_ir::geometry::{ConvShape, PoolShape};
 use bcc_ir::program::{BlockMap, Source};
 
 use conv::Tile;
+
+use crate::element::Element;
 
 pub use conv::Arranged;
 pub use plain::compare::Masked;
@@ -39,29 +40,29 @@ macro_rules! each_kernel {
         $then! {
             $($set)*;
             /// `a + b`.
-            fn add(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::element::add;
+            fn add(bits: u8, a: &[E], b: &[E], out: &mut [E]) = plain::element::add;
             /// `a - b`.
-            fn sub(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::element::sub;
+            fn sub(bits: u8, a: &[E], b: &[E], out: &mut [E]) = plain::element::sub;
             /// `a + value`; with 0 the reduction to a smaller modulus.
-            fn add_const(bits: u8, a: &[u64], value: u64, out: &mut [u64]) = plain::element::add_const;
+            fn add_const(bits: u8, a: &[E], value: E, out: &mut [E]) = plain::element::add_const;
             /// `(a + carry 2^drop mod 2^k) >> drop`.
-            fn truncate(k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) = plain::element::truncate;
+            fn truncate(k: u8, drop: u8, carry: u8, a: &[E], out: &mut [E]) = plain::element::truncate;
             /// `low + 2^shift high`.
-            fn join(bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) = plain::element::join;
+            fn join(bits: u8, shift: u8, low: &[E], high: &[E], out: &mut [E]) = plain::element::join;
             /// Adds `b[c]` to channel `c`.
-            fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) = plain::element::add_bias;
+            fn add_bias(bits: u8, x: &[E], b: &[E], out: &mut [E]) = plain::element::add_bias;
             /// Multiplies every map by `factors`.
-            fn scale(bits: u8, factors: &[u64], x: &[u64], out: &mut [u64]) = plain::element::scale;
+            fn scale(bits: u8, factors: &[u64], x: &[E], out: &mut [E]) = plain::element::scale;
             /// Sum over each window.
-            fn sum_pool(bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) = plain::linear::sum_pool;
+            fn sum_pool(bits: u8, shape: &PoolShape, x: &[E], out: &mut [E]) = plain::linear::sum_pool;
             /// Positions of the middle axis of `dims`, `[outer, axis, inner]`.
-            fn gather(bits: u8, dims: [usize; 3], indices: &[usize], x: &[u64], out: &mut [u64]) = plain::layout::gather;
+            fn gather(bits: u8, dims: [usize; 3], indices: &[usize], x: &[E], out: &mut [E]) = plain::layout::gather;
             /// Permutation of axes.
-            fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut [u64]) = plain::layout::transpose;
+            fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[E], out: &mut [E]) = plain::layout::transpose;
             /// Zeros around maps of `input` pixels: top, left, bottom, right.
-            fn pad(bits: u8, input: [usize; 2], pad: [usize; 4], x: &[u64], out: &mut [u64]) = plain::layout::pad;
+            fn pad(bits: u8, input: [usize; 2], pad: [usize; 4], x: &[E], out: &mut [E]) = plain::layout::pad;
             /// Channels from operands.
-            fn assemble(bits: u8, inner: usize, sources: &[Source], operands: &[&[u64]], out: &mut [u64]) = plain::layout::assemble;
+            fn assemble(bits: u8, inner: usize, sources: &[Source], operands: &[&[E]], out: &mut [E]) = plain::layout::assemble;
             /// `a xor b`.
             fn xor(a: &[u64], b: &[u64], out: &mut [u64]) = plain::bits::xor;
             /// `1 xor a xor b`.
@@ -69,13 +70,13 @@ macro_rules! each_kernel {
             /// Planes from operands.
             fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u64]) = plain::bits::planes;
             /// Bits of ring elements as planes.
-            fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits_fast;
+            fn to_bits(low: u8, pad: u8, x: &[E], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits_fast;
             /// A plane as 0 and 1.
-            fn to_ring(plane: &[u64], out: &mut [u64]) = plain::bits::to_ring;
+            fn to_ring(plane: &[u64], out: &mut [E]) = plain::bits::to_ring;
             /// Whether `a + b >= 2^k`.
-            fn wrap(k: u8, a: &[u64], b: &[u64], out: &mut [u64]) = plain::bits::wrap;
+            fn wrap(k: u8, a: &[E], b: &[E], out: &mut [u64]) = plain::bits::wrap;
             /// Sums of blocks.
-            fn block_sum(bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) = plain::gate::block_sum | vector::gate::block_sum;
+            fn block_sum(bits: u8, map: &BlockMap, x: &[E], out: &mut [E]) = plain::gate::block_sum | vector::gate::block_sum;
             /// Dealer: products of the bits of nibbles.
             fn nibble_products(len: usize, t: &[u64], out: &mut [u64]) = plain::compare::nibble_products | vector::compare::nibble_products;
             /// Client, server: shares of generate and propagate of nibbles.
@@ -85,13 +86,13 @@ macro_rules! each_kernel {
             /// Client, server: shares of generate and propagate of groups.
             fn carry_open(inputs: usize, len: usize, public: bool, masked: Masked<'_>, out: &mut [u64]) = plain::compare::carry_open | vector::compare::carry_open;
             /// Dealer: `gate * x`.
-            fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) = plain::gate::gate | vector::gate::gate;
+            fn gate(map: &BlockMap, gate: &[u64], x: &[E], out: &mut [E]) = plain::gate::gate | vector::gate::gate;
             /// Client, server: a share of `DReLU * z` modulo `2^l` of `z` modulo `2^k`.
-            fn select(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) = plain::gate::select | vector::gate::select;
+            fn select(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_, E>, out: &mut [E]) = plain::gate::select | vector::gate::select;
             /// The public part of a lift from `2^k` to `2^l`.
-            fn lift_public(k: u8, l: u8, d: &[u64], out: &mut [u64]) = plain::gate::lift_public;
+            fn lift_public(k: u8, l: u8, d: &[E], out: &mut [E]) = plain::gate::lift_public;
             /// The high part of a share's lift.
-            fn lift_correction(bits: u8, te: &[u64], w: &[u64], ta: &[u64], out: &mut [u64]) = plain::gate::lift_correction;
+            fn lift_correction(bits: u8, te: &[u64], w: &[E], ta: &[E], out: &mut [E]) = plain::gate::lift_correction;
         }
     };
 }
@@ -109,23 +110,21 @@ macro_rules! last {
 /// The trait, with the plain kernels as defaults.
 macro_rules! declare {
     (; $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $plain:path $(| $fast:path)?;)*) => {
-        /// A set of kernels; each method does what the [`Inst`](bcc_ir::program::Inst) of its name says.
-        pub trait Kernels: Send + Sync {
-            /// Name of the set.
-            fn name(&self) -> &'static str;
-
+        /// Kernels for elements held in `E`; each method does what the [`Inst`](bcc_ir::program::Inst) of its name
+        /// says.
+        pub trait Kernels<E: Element>: Send + Sync {
             /// Convolution.
-            fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+            fn conv(&self, bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
                 plain::linear::conv(bits, shape, x, w, out);
             }
             /// Weights as [`conv_arranged`](Self::conv_arranged) reads them, where that is faster; `narrow` if
             /// they are integers of at most 16 bits with their sign.
-            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Option<Arranged> {
                 let _ = (bits, narrow, shape, w);
                 None
             }
             /// Convolution with weights that this set has arranged for it; `out` may hold anything.
-            fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+            fn conv_arranged(&self, weights: &Arranged, x: &[E], out: &mut [E]) {
                 let _ = (weights, x, out);
             }
 
@@ -139,32 +138,29 @@ macro_rules! declare {
 /// A set around a tile kernel, compiled for its instruction set.
 macro_rules! set {
     ($set:ty, #[$features:meta]; $($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) = $plain:path $(| $fast:path)?;)*) => {
-        impl Kernels for $set {
-            fn name(&self) -> &'static str {
-                Tile::name(self)
-            }
-
-            fn conv(&self, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+        impl<E: Element> Kernels<E> for $set {
+            fn conv(&self, bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
                 conv::conv(self, bits, shape, x, w, out);
             }
 
-            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+            fn arrange(&self, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Option<Arranged> {
                 conv::arrange(self, bits, narrow, shape, w)
             }
 
-            fn conv_arranged(&self, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+            fn conv_arranged(&self, weights: &Arranged, x: &[E], out: &mut [E]) {
                 conv::product(self, weights, x, out);
             }
 
             $(fn $name(&self, $($arg: $ty),*) {
                 #[$features]
-                fn compiled($($arg: $ty),*) {
+                #[allow(clippy::extra_unused_type_parameters, reason = "some take planes alone")]
+                fn compiled<E: Element>($($arg: $ty),*) {
                     last!($plain $(, $fast)?)($($arg),*);
                 }
                 // SAFETY: a set exists only where the processor has its instructions.
                 #[allow(unsafe_code, unused_unsafe)]
                 unsafe {
-                    compiled($($arg),*)
+                    compiled::<E>($($arg),*)
                 }
             })*
         }
@@ -180,33 +176,55 @@ each_kernel!(set conv::Avx512, #[target_feature(enable = "avx512f,avx512bw,avx51
 
 struct Plain;
 
-impl Kernels for Plain {
-    fn name(&self) -> &'static str {
-        "plain"
+impl<E: Element> Kernels<E> for Plain {}
+
+/// A set of kernels: one for each width of elements.
+#[derive(Clone, Copy)]
+pub struct KernelSet {
+    name: &'static str,
+    pub(crate) narrow: &'static dyn Kernels<u32>,
+    pub(crate) wide: &'static dyn Kernels<u64>,
+}
+
+impl KernelSet {
+    fn new<K: Kernels<u32> + Kernels<u64>>(name: &'static str, kernels: &'static K) -> KernelSet {
+        KernelSet { name, narrow: kernels, wide: kernels }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_tile<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(tile: K) -> KernelSet {
+        // Tiles take no memory, so nothing is lost.
+        KernelSet::new(tile.name(), Box::leak(Box::new(tile)))
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// Its kernels for elements held in `E`.
+    pub fn of<E: Element>(self) -> &'static dyn Kernels<E> {
+        E::kernels(self)
     }
 }
 
 /// The plain set: the reference.
-pub fn plain() -> &'static dyn Kernels {
-    &Plain
+pub fn plain() -> KernelSet {
+    KernelSet::new("plain", &Plain)
 }
 
 /// Every set that this processor can run, the plain one first, the fastest last.
-pub fn available() -> Vec<&'static dyn Kernels> {
-    let mut sets: Vec<&'static dyn Kernels> = vec![&Plain, &conv::Portable];
+pub fn available() -> Vec<KernelSet> {
+    let mut sets = vec![plain(), KernelSet::new(conv::Portable.name(), &conv::Portable)];
     #[cfg(target_arch = "x86_64")]
     {
-        // Sets take no memory, so nothing is lost.
-        fn kept<K: Kernels + 'static>(set: K) -> &'static dyn Kernels {
-            Box::leak(Box::new(set))
-        }
-        sets.extend(conv::Avx2::new().map(kept));
-        sets.extend(conv::Avx512::new().map(kept));
+        sets.extend(conv::Avx2::new().map(KernelSet::of_tile));
+        sets.extend(conv::Avx512::new().map(KernelSet::of_tile));
     }
     sets
 }
 
 /// The fastest set that this processor can run.
-pub fn best() -> &'static dyn Kernels {
-    available().pop().unwrap_or(&Plain)
+pub fn best() -> KernelSet {
+    available().pop().unwrap_or(plain())
 }

@@ -1,40 +1,73 @@
-//! Every available kernel set against the plain one.
+//! Every available kernel set against the plain one, with elements of either width against wide ones.
 
 use bcc_ir::geometry::{ConvShape, PoolShape, Window};
-use bcc_ir::program::{BlockMap, Source, Type, carry_terms};
+use bcc_ir::program::{BlockMap, Source, Type, Width, carry_terms};
 
 use super::conv::{COLUMNS, ROWS};
 use super::plain::compare;
-use super::{Kernels, Masked, Select, available, plain};
+use super::{KernelSet, Kernels, Masked, Select, available, plain};
 use crate::buffer::{mask, stride, tail_mask};
+use crate::element::Element;
 use crate::prg::{Key, draw};
 
 fn random(stream: u32, bits: u8, len: usize) -> Vec<u64> {
-    draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }).words().to_vec()
+    draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }, Width::Wide).words()
 }
 
 fn random_bits(stream: u32, planes: usize, len: usize) -> Vec<u64> {
-    draw(&Key::new([2; 16]), stream, Type::Bits { planes, len }).words().to_vec()
+    draw(&Key::new([2; 16]), stream, Type::Bits { planes, len }, Width::Wide).words()
 }
 
-fn others() -> Vec<&'static dyn Kernels> {
-    available().into_iter().skip(1).collect()
+/// Elements of words.
+fn held<E: Element>(words: &[u64]) -> Vec<E> {
+    words.iter().map(|v| E::of(*v)).collect()
+}
+
+/// Words of elements.
+fn words<E: Element>(elements: &[E]) -> Vec<u64> {
+    elements.iter().map(|v| v.word()).collect()
+}
+
+/// The reference.
+fn wide() -> &'static dyn Kernels<u64> {
+    plain().of()
+}
+
+fn name<E: Element>(set: KernelSet) -> String {
+    format!("{}, {} bits an element", set.name(), E::BITS)
+}
+
+fn conv<E: Element>(set: KernelSet, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], want: &[u64]) {
+    let (k, x, w) = (set.of::<E>(), held::<E>(x), held::<E>(w));
+    let mut got = vec![E::ZERO; want.len()];
+    k.conv(bits, shape, &x, &w, &mut got);
+    assert!(words(&got) == want, "{} differs at {shape}, {bits} bits", name::<E>(set));
+    if let Some(arranged) = k.arrange(bits, false, shape, &w) {
+        assert!(arranged.fits(bits, shape));
+        got.fill(E::of(5));
+        k.conv_arranged(&arranged, &x, &mut got);
+        assert!(words(&got) == want, "{} differs at {shape}, {bits} bits, arranged", name::<E>(set));
+    }
+}
+
+fn conv_of_narrow_weights<E: Element>(set: KernelSet, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], want: &[u64]) {
+    let k = set.of::<E>();
+    if let Some(arranged) = k.arrange(bits, true, shape, &held(w)) {
+        let mut got = vec![E::of(5); want.len()];
+        k.conv_arranged(&arranged, &held(x), &mut got);
+        assert!(words(&got) == want, "{} differs at {shape}, {bits} bits, narrow weights", name::<E>(set));
+    }
 }
 
 fn check_conv(bits: u8, shape: ConvShape) {
     let x = random(0, bits, shape.input_len().unwrap());
     let w = random(1, bits, shape.weight_len().unwrap());
     let mut want = vec![0; shape.output_len().unwrap()];
-    plain().conv(bits, &shape, &x, &w, &mut want);
-    for k in others() {
-        let mut got = vec![0; want.len()];
-        k.conv(bits, &shape, &x, &w, &mut got);
-        assert!(got == want, "{} differs at {shape}, {bits} bits", k.name());
-        if let Some(arranged) = k.arrange(bits, false, &shape, &w) {
-            assert!(arranged.fits(bits, &shape));
-            got.fill(5);
-            k.conv_arranged(&arranged, &x, &mut got);
-            assert!(got == want, "{} differs at {shape}, {bits} bits, arranged", k.name());
+    wide().conv(bits, &shape, &x, &w, &mut want);
+    for set in available() {
+        conv::<u64>(set, bits, &shape, &x, &w, &want);
+        if bits <= 32 {
+            conv::<u32>(set, bits, &shape, &x, &w, &want);
         }
     }
     // Weights of 16 bits, the extremes among them.
@@ -42,12 +75,11 @@ fn check_conv(bits: u8, shape: ConvShape) {
     let edges = [0x7fff, 0x8000u64.wrapping_neg(), 0, u64::MAX];
     let narrow = w.iter().zip(0..).map(|(w, i)| if i % 3 == 0 { edges[i % 4] } else { *w as i16 as u64 } & m);
     let w: Vec<u64> = narrow.collect();
-    plain().conv(bits, &shape, &x, &w, &mut want);
-    for k in others() {
-        if let Some(arranged) = k.arrange(bits, true, &shape, &w) {
-            let mut got = vec![5; want.len()];
-            k.conv_arranged(&arranged, &x, &mut got);
-            assert!(got == want, "{} differs at {shape}, {bits} bits, narrow weights", k.name());
+    wide().conv(bits, &shape, &x, &w, &mut want);
+    for set in available() {
+        conv_of_narrow_weights::<u64>(set, bits, &shape, &x, &w, &want);
+        if bits <= 32 {
+            conv_of_narrow_weights::<u32>(set, bits, &shape, &x, &w, &want);
         }
     }
 }
@@ -65,6 +97,7 @@ fn conv_sizes_across_block_edges() {
                     window: Window { pad: [1, 1, 1, 1], kernel: [3, 2], ..Window::new([1, 1]) },
                 };
                 check_conv(64, shape);
+                check_conv(32, shape);
             }
         }
     }
@@ -77,7 +110,7 @@ fn conv_windows() {
             for stride in [[1, 1], [2, 2], [3, 1]] {
                 for dilation in [[1, 1], [2, 3]] {
                     for pad in [[0, 0, 0, 0], [1, 0, 2, 3], [9, 9, 9, 9]] {
-                        for (out_channels, bits) in [(8, 33), (40, 40), (8, 12)] {
+                        for (out_channels, bits) in [(8, 33), (40, 40), (8, 12), (40, 32)] {
                             let window = Window { kernel, stride, dilation, pad };
                             let shape = ConvShape { in_channels: 8, input: [13, 21], out_channels, groups, window };
                             if shape.output().is_some() {
@@ -103,11 +136,12 @@ fn conv_moduli() {
             let x = vec![x; shape.input_len().unwrap()];
             let w = vec![w; shape.weight_len().unwrap()];
             let mut want = vec![0; shape.output_len().unwrap()];
-            plain().conv(bits, &shape, &x, &w, &mut want);
-            for k in others() {
-                let mut got = vec![0; want.len()];
-                k.conv(bits, &shape, &x, &w, &mut got);
-                assert!(got == want, "{} differs at {bits} bits", k.name());
+            wide().conv(bits, &shape, &x, &w, &mut want);
+            for set in available() {
+                conv::<u64>(set, bits, &shape, &x, &w, &want);
+                if bits <= 32 {
+                    conv::<u32>(set, bits, &shape, &x, &w, &want);
+                }
             }
         }
     }
@@ -126,21 +160,20 @@ fn dense_layers() {
     }
 }
 
-#[test]
-fn bits_of_ring_elements() {
+fn bits<E: Element>() {
     for len in [1, 63, 64, 65, 300] {
-        for (low, count, pad) in [(0, 64, 0), (0, 1, 3), (5, 20, 0), (63, 1, 1)] {
-            let x = random(3, 64, len);
+        for (low, count, pad) in [(0, usize::from(E::BITS), 0), (0, 1, 3), (5, 20, 0), (E::BITS - 1, 1, 1)] {
+            let x = random(3, E::BITS, len);
             let mut want = vec![0; (pad + count) * stride(len)];
-            plain().to_bits(low, pad as u8, &x, &mut want);
-            for k in others() {
+            wide().to_bits(low, pad as u8, &x, &mut want);
+            for set in available() {
                 let mut got = vec![0; want.len()];
-                k.to_bits(low, pad as u8, &x, &mut got);
-                assert_eq!(got, want, "{}: {len} elements, bits {low} + {count}", k.name());
+                set.of::<E>().to_bits(low, pad as u8, &held::<E>(&x), &mut got);
+                assert_eq!(got, want, "{}: {len} elements, bits {low} + {count}", name::<E>(set));
             }
             // What is taken where there is no AVX2.
             let mut got = vec![0; want.len()];
-            super::bits::to_bits(low, pad as u8, &x, &mut got);
+            super::bits::to_bits(low, pad as u8, &held::<E>(&x), &mut got);
             assert_eq!(got, want, "by transposing: {len} elements, bits {low} + {count}");
             if pad == 0 {
                 assert_eq!(want[0] & 1, x[0] >> low & 1);
@@ -149,9 +182,15 @@ fn bits_of_ring_elements() {
     }
 }
 
+#[test]
+fn bits_of_ring_elements() {
+    bits::<u32>();
+    bits::<u64>();
+}
+
 fn planes_of(values: &[u64], count: usize) -> Vec<u64> {
     let mut out = vec![0; count * stride(values.len())];
-    plain().to_bits(0, 0, values, &mut out);
+    wide().to_bits(0, 0, values, &mut out);
     out
 }
 
@@ -243,29 +282,49 @@ fn maps() -> Vec<BlockMap> {
     all.map(|(map, blocks)| BlockMap { map, blocks }).to_vec()
 }
 
+fn gates<E: Element>(map: &BlockMap) {
+    let (pixels, count) = (map.pixels(), map.count());
+    let (bits_of_blocks, x) = (random_bits(1, 1, count), random(2, E::BITS, pixels));
+    let (mut sums, mut gated) = (vec![0; count], vec![0; pixels]);
+    wide().block_sum(23, map, &x, &mut sums);
+    wide().gate(map, &bits_of_blocks, &x, &mut gated);
+    for set in available() {
+        let (k, x) = (set.of::<E>(), held::<E>(&x));
+        let (mut got_sums, mut got_gated) = (vec![E::ZERO; count], vec![E::ZERO; pixels]);
+        k.block_sum(23, map, &x, &mut got_sums);
+        k.gate(map, &bits_of_blocks, &x, &mut got_gated);
+        assert!(words(&got_sums) == sums && words(&got_gated) == gated, "{} at {:?}", name::<E>(set), map.blocks);
+    }
+}
+
 #[test]
 fn gates_of_blocks() {
     for map in maps() {
-        let (pixels, count) = (map.pixels(), map.count());
-        let bits_of_blocks = random_bits(1, 1, count);
-        let x = random(2, 64, pixels);
-        let (mut sums, mut gated) = (vec![0; count], vec![0; pixels]);
-        plain().block_sum(23, &map, &x, &mut sums);
-        plain().gate(&map, &bits_of_blocks, &x, &mut gated);
-        for k in others() {
-            let (mut got_sums, mut got_gated) = (vec![0; count], vec![0; pixels]);
-            k.block_sum(23, &map, &x, &mut got_sums);
-            k.gate(&map, &bits_of_blocks, &x, &mut got_gated);
-            assert!(got_sums == sums && got_gated == gated, "{} at {:?}", k.name(), map.blocks);
-        }
+        gates::<u32>(&map);
+        gates::<u64>(&map);
     }
+}
+
+fn selection<E: Element>(
+    set: KernelSet,
+    moduli: [u8; 2],
+    map: &BlockMap,
+    public: bool,
+    s: Select<'_, u64>,
+) -> Vec<u64> {
+    let [d, a, r, ra] = [s.d, s.a, s.r, s.ra].map(held::<E>);
+    let lift = s.lift.map(|lift| lift.map(held::<E>));
+    let lift = lift.as_ref().map(|lift| lift.each_ref().map(|x| &x[..]));
+    let mut out = vec![E::ZERO; map.pixels()];
+    set.of::<E>().select(moduli, map, public, Select { d: &d, delta: s.delta, a: &a, r: &r, ra: &ra, lift }, &mut out);
+    words(&out)
 }
 
 #[test]
 fn selections() {
     for map in maps() {
         let (pixels, count) = (map.pixels(), map.count());
-        for [k, l] in [[20, 32], [33, 40], [63, 64], [64, 64], [32, 32], [3, 9]] {
+        for [k, l] in [[20, 32], [33, 40], [63, 64], [64, 64], [32, 32], [31, 32], [3, 9]] {
             let (d, a, ra) = (random(1, k, pixels), random(2, k, pixels), random(3, l, pixels));
             let (delta, r) = (random_bits(4, 1, count), random(5, l, count));
             let high = (l - k).max(1);
@@ -273,12 +332,14 @@ fn selections() {
             let lift = (k < l).then(|| [&lift[0][..], &lift[1][..], &lift[2][..]]);
             let s = Select { d: &d, delta: &delta, a: &a, r: &r, ra: &ra, lift };
             for public in [false, true] {
-                let mut want = vec![0; pixels];
-                plain().select([k, l], &map, public, s, &mut want);
-                for set in others() {
-                    let mut got = vec![0; pixels];
-                    set.select([k, l], &map, public, s, &mut got);
+                let want = selection::<u64>(plain(), [k, l], &map, public, s);
+                for set in available() {
+                    let got = selection::<u64>(set, [k, l], &map, public, s);
                     assert!(got == want, "{} at {:?}, {k} to {l} bits", set.name(), map.blocks);
+                    if l <= 32 {
+                        let got = selection::<u32>(set, [k, l], &map, public, s);
+                        assert!(got == want, "{} at {:?}, {k} to {l} bits, narrow", set.name(), map.blocks);
+                    }
                 }
             }
         }
@@ -290,70 +351,131 @@ fn nibbles() {
     for (len, nibbles) in [(1, 1), (64, 2), (65, 3), (513, 5), (1100, 2)] {
         let (e, t) = (random_bits(1, 4 * nibbles, len), random_bits(2, 4 * nibbles, len));
         let mut products = vec![0; 15 * nibbles * stride(len)];
-        plain().nibble_products(len, &t, &mut products);
+        wide().nibble_products(len, &t, &mut products);
         for public in [false, true] {
             let mut want = vec![0; (2 * nibbles - 1) * stride(len)];
-            plain().nibble_open(len, public, &e, &products, &mut want);
-            for k in others() {
+            wide().nibble_open(len, public, &e, &products, &mut want);
+            for set in available() {
                 let (mut got_products, mut got) = (vec![0; products.len()], vec![0; want.len()]);
-                k.nibble_products(len, &t, &mut got_products);
-                k.nibble_open(len, public, &e, &products, &mut got);
-                assert!(got_products == products && got == want, "{}: {len} of {nibbles} nibbles", k.name());
+                set.of::<u32>().nibble_products(len, &t, &mut got_products);
+                set.of::<u32>().nibble_open(len, public, &e, &products, &mut got);
+                assert!(got_products == products && got == want, "{}: {len} of {nibbles} nibbles", set.name());
             }
         }
     }
 }
 
-/// Kernels that differ in what they are compiled for alone.
-#[test]
-fn passes() {
-    let len = 1000;
-    let (a, b) = (random(1, 40, len), random(2, 40, len));
-    let both: [&[u64]; 2] = [&a, &b];
-    let bias = random(3, 40, 10);
-    let words = |k: &dyn Kernels, f: &dyn Fn(&dyn Kernels, &mut [u64]), len: usize| {
-        let mut out = vec![0; len];
-        f(k, &mut out);
-        out
-    };
+/// What every pass over elements gives, by name.
+fn of_elements<E: Element>(set: KernelSet) -> Vec<(&'static str, Vec<u64>)> {
+    let (k, len) = (set.of::<E>(), 1000);
+    let top = E::BITS - 2;
+    let all = [(1, top), (2, top), (3, 23)].map(|(stream, bits)| held::<E>(&random(stream, bits, len)));
+    let [a, b, small] = all;
+    let both: [&[E]; 2] = [&a, &b];
+    let (bias, plane) = (held::<E>(&random(3, 20, 10)), random(4, 64, 16));
     let pool = PoolShape { channels: 10, input: [10, 10], window: Window::new([3, 2]), counted: [0; 4] };
     let sources = [Source::Operand(1), Source::Zero, Source::Operand(0)];
-    let carries = Masked { hat: &a[..45], lambda: &b[..45], products: &a };
-    type Pass<'a> = (&'a str, usize, &'a dyn Fn(&dyn Kernels, &mut [u64]));
-    let all: [Pass<'_>; 19] = [
-        ("add", len, &|k, y| k.add(33, &a, &b, y)),
-        ("sub", len, &|k, y| k.sub(33, &a, &b, y)),
-        ("add_const", len, &|k, y| k.add_const(33, &a, 77, y)),
-        ("truncate", len, &|k, y| k.truncate(40, 11, 1, &a, y)),
-        ("join", len, &|k, y| k.join(50, 30, &a, &b, y)),
-        ("add_bias", len, &|k, y| k.add_bias(33, &a, &bias, y)),
-        ("scale", len, &|k, y| k.scale(33, &bias, &a, y)),
-        ("sum_pool", 10 * 8 * 9, &|k, y| k.sum_pool(33, &pool, &a, y)),
-        ("gather", 40, &|k, y| k.gather(33, [2, 50, 10], &[3, 1], &a, y)),
-        ("transpose", len, &|k, y| k.transpose(33, &[10, 20, 5], &[2, 0, 1], &a, y)),
-        ("pad", 10 * 13 * 14, &|k, y| k.pad(33, [10, 10], [1, 2, 2, 2], &a, y)),
-        ("assemble", 30, &|k, y| k.assemble(33, 10, &sources, &both, y)),
-        ("xor", len, &|k, y| k.xor(&a, &b, y)),
-        ("xnor", len, &|k, y| k.xnor(640, &a, &b, y)),
-        ("planes", 50, &|k, y| k.planes(640, &[(1, 0), (0, 9), (1, 3), (0, 0), (0, 1)], &both, y)),
-        ("to_ring", len, &|k, y| k.to_ring(&a[..16], y)),
-        ("wrap", 16, &|k, y| k.wrap(40, &a, &b, y)),
-        ("lift_public", len, &|k, y| k.lift_public(40, 50, &a, y)),
-        ("lift_correction", len, &|k, y| k.lift_correction(33, &a[..16], &a, &b, y)),
+    let factors: Vec<u64> = words(&bias);
+    type Pass<'a, E> = (&'static str, usize, &'a dyn Fn(&mut [E]));
+    let all: [Pass<'_, E>; 15] = [
+        ("add", len, &|y| k.add(23, &a, &b, y)),
+        ("sub", len, &|y| k.sub(23, &a, &b, y)),
+        ("add_const", len, &|y| k.add_const(23, &a, E::of(77), y)),
+        ("truncate", len, &|y| k.truncate(top, 11, 1, &a, y)),
+        ("join", len, &|y| k.join(30, 20, &a, &b, y)),
+        ("add_bias", len, &|y| k.add_bias(23, &a, &bias, y)),
+        ("scale", len, &|y| k.scale(23, &factors, &a, y)),
+        ("sum_pool", 10 * 8 * 9, &|y| k.sum_pool(23, &pool, &a, y)),
+        ("gather", 40, &|y| k.gather(23, [2, 50, 10], &[3, 1], &a, y)),
+        ("transpose", len, &|y| k.transpose(23, &[10, 20, 5], &[2, 0, 1], &a, y)),
+        ("pad", 10 * 13 * 14, &|y| k.pad(23, [10, 10], [1, 2, 2, 2], &a, y)),
+        ("assemble", 30, &|y| k.assemble(23, 10, &sources, &both, y)),
+        ("to_ring", len, &|y| k.to_ring(&plane, y)),
+        ("lift_public", len, &|y| k.lift_public(23, 30, &small, y)),
+        ("lift_correction", len, &|y| k.lift_correction(23, &plane, &a, &b, y)),
     ];
-    for (name, size, f) in all {
-        let want = words(plain(), f, size);
-        for k in others() {
-            assert_eq!(words(k, f, size), want, "{name}: {}", k.name());
+    let run = |(name, size, f): Pass<'_, E>| {
+        let mut out = vec![E::ZERO; size];
+        f(&mut out);
+        (name, words(&out))
+    };
+    let mut out: Vec<_> = all.into_iter().map(run).collect();
+    let mut wraps = vec![0; 16];
+    k.wrap(top, &a, &b, &mut wraps);
+    out.push(("wrap", wraps));
+    out
+}
+
+/// Kernels that differ in what they are compiled for alone, and in the size of elements.
+#[test]
+fn passes_over_elements() {
+    for set in available() {
+        for (got, want) in of_elements::<u64>(set).into_iter().zip(of_elements::<u64>(plain())) {
+            assert_eq!(got, want, "{}", set.name());
+        }
+        for (got, want) in of_elements::<u32>(set).into_iter().zip(of_elements::<u32>(plain())) {
+            assert_eq!(got, want, "{}, narrow", set.name());
         }
     }
+}
+
+/// The same on small operands, where the size of elements makes no difference.
+#[test]
+fn passes_of_either_width() {
+    let len = 1000;
+    let (a, b) = (random(1, 30, len), random(2, 30, len));
+    let (x, y) = (held::<u32>(&a), held::<u32>(&b));
+    let k = plain().of::<u32>();
+    let mut want = vec![0; len];
+    let mut got = vec![0; len];
+    for bits in [7, 30, 32] {
+        wide().add(bits, &a, &b, &mut want);
+        k.add(bits, &x, &y, &mut got);
+        assert_eq!(words(&got), want);
+        wide().sub(bits, &a, &b, &mut want);
+        k.sub(bits, &x, &y, &mut got);
+        assert_eq!(words(&got), want);
+        wide().join(bits, 13, &a, &b, &mut want);
+        k.join(bits, 13, &x, &y, &mut got);
+        assert_eq!(words(&got), want);
+        wide().scale(bits, &b, &a, &mut want);
+        k.scale(bits, &b, &x, &mut got);
+        assert_eq!(words(&got), want);
+        wide().lift_public(30, bits.max(30), &a, &mut want);
+        k.lift_public(30, bits.max(30), &x, &mut got);
+        assert_eq!(words(&got), want);
+    }
+    let (a, b) = (random(1, 32, len), random(2, 32, len));
+    wide().truncate(32, 9, 1, &a, &mut want);
+    k.truncate(32, 9, 1, &held::<u32>(&a), &mut got);
+    assert_eq!(words(&got), want);
+    let (mut wraps, mut of_wide) = (vec![0; 16], vec![0; 16]);
+    wide().wrap(32, &a, &b, &mut of_wide);
+    k.wrap(32, &held::<u32>(&a), &held::<u32>(&b), &mut wraps);
+    assert_eq!(wraps, of_wide);
+}
+
+#[test]
+fn passes_over_planes() {
+    let (a, b) = (random(1, 64, 1000), random(2, 64, 1000));
+    let both: [&[u64]; 2] = [&a, &b];
+    let carries = Masked { hat: &a[..45], lambda: &b[..45], products: &a };
     // Five inputs, planes of five words.
     let (bits, products) = carry_terms(5);
-    let open = |k: &dyn Kernels, y: &mut [u64]| k.carry_open(5, 320, true, carries, y);
-    let dealt = |k: &dyn Kernels, y: &mut [u64]| k.carry_products(5, 320, &b[..45], y);
-    for k in others() {
-        assert_eq!(words(k, &open, 5 * bits.len()), words(plain(), &open, 5 * bits.len()), "carry_open: {}", k.name());
-        let size = 5 * products.len();
-        assert_eq!(words(k, &dealt, size), words(plain(), &dealt, size), "carry_products: {}", k.name());
+    type Pass<'a> = (&'a str, usize, &'a dyn Fn(&dyn Kernels<u32>, &mut [u64]));
+    let all: [Pass<'_>; 5] = [
+        ("xor", 1000, &|k, y| k.xor(&a, &b, y)),
+        ("xnor", 1000, &|k, y| k.xnor(640, &a, &b, y)),
+        ("planes", 50, &|k, y| k.planes(640, &[(1, 0), (0, 9), (1, 3), (0, 0), (0, 1)], &both, y)),
+        ("carry_open", 5 * bits.len(), &|k, y| k.carry_open(5, 320, true, carries, y)),
+        ("carry_products", 5 * products.len(), &|k, y| k.carry_products(5, 320, &b[..45], y)),
+    ];
+    for (name, size, f) in all {
+        let run = |set: KernelSet| {
+            let mut out = vec![0; size];
+            f(set.of(), &mut out);
+            out
+        };
+        available().into_iter().for_each(|set| assert_eq!(run(set), run(plain()), "{name}: {}", set.name()));
     }
 }

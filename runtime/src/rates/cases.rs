@@ -1,14 +1,15 @@
 //! What is run to learn the rates.
 
 use bcc_ir::geometry::{ConvShape, PoolShape, Window};
-use bcc_ir::program::{BlockMap, Inst, Source, Type, carry_terms};
+use bcc_ir::program::{BlockMap, Inst, Source, Type, Width, carry_terms};
 use bcc_ir::time::{Kind, Work, work};
 
 use crate::buffer::Buffer;
 use crate::exec::compute_whole;
-use crate::kernels::Kernels;
+use crate::kernels::{KernelSet, Kernels};
 use crate::prg::{Key, draw};
-use crate::weights::WeightSource;
+use crate::scratch::Scratch;
+use crate::weights::fill;
 
 /// Which of a kind's two cases.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,9 +33,10 @@ pub struct Case {
     output: Type,
 }
 
-/// Modulus widths of most values: the ring of trained networks and what truncation leaves of it.
+/// Modulus widths of most values: the ring of trained networks and what truncation leaves of it. All fit 32 bits.
 const RING: u8 = 32;
 const CUT: u8 = 20;
+const WIDTH: Width = Width::Narrow;
 
 fn ring(bits: u8, len: usize) -> Type {
     Type::Ring { bits, len }
@@ -46,38 +48,37 @@ fn planes(planes: usize, len: usize) -> Type {
 
 impl Case {
     /// A call on random operands; results are dropped, and so erased.
-    pub fn prepare<'a>(&'a self, kernels: &'a dyn Kernels) -> Box<dyn FnMut() + 'a> {
+    pub fn prepare<'a>(&'a self, set: KernelSet) -> Box<dyn FnMut() + 'a> {
         let key = Key::new([5; 16]);
+        let operands = || self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty, WIDTH)).collect::<Vec<Buffer>>();
         let output = self.output;
         match (&self.inst, output) {
-            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output))),
+            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output, WIDTH))),
             (Inst::Conv(shape), Type::Ring { bits, .. }) => {
-                let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+                let (kernels, operands): (&dyn Kernels<u32>, _) = (set.of(), operands());
+                let read = |buffer: &Buffer| buffer.elements::<u32>().unwrap_or_default().to_vec();
+                let (x, w) = (read(&operands[0]), read(&operands[1]));
                 if self.kind == Kind::ConvWeights {
-                    return Box::new(move || drop(kernels.arrange(bits, false, shape, operands[1].words())));
+                    return Box::new(move || drop(kernels.arrange(bits, false, shape, &w)));
                 }
                 // As a machine does that has settled.
-                let arranged = kernels.arrange(bits, false, shape, operands[1].words());
-                Box::new(move || {
-                    let mut out = if arranged.is_some() { Buffer::any(output) } else { Buffer::zeros(output) };
-                    match &arranged {
-                        Some(weights) => kernels.conv_arranged(weights, operands[0].words(), out.words_mut()),
-                        None => kernels.conv(bits, shape, operands[0].words(), operands[1].words(), out.words_mut()),
-                    }
+                let arranged = kernels.arrange(bits, false, shape, &w);
+                Box::new(move || match &arranged {
+                    Some(weights) => kernels.conv_arranged(weights, &x, &mut Scratch::any(output.len())),
+                    None => kernels.conv(bits, shape, &x, &w, &mut Scratch::zeros(output.len())),
                 })
             }
             (Inst::Weight { .. }, Type::Ring { bits, len }) => {
                 let source = vec![(0..len as i64).collect::<Vec<i64>>()];
                 Box::new(move || {
-                    let mut out = Buffer::any(Type::Ring { bits, len });
-                    source.fill(0, bits, out.words_mut()).expect("they are in memory");
+                    fill::<u32>(&source, 0, bits, &mut Scratch::any(len)).expect("they are in memory");
                 })
             }
             (inst, _) => {
-                let operands: Vec<Buffer> = self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+                let operands = operands();
                 Box::new(move || {
                     let all: Vec<&Buffer> = operands.iter().collect();
-                    drop(compute_whole(kernels, inst, &all, output));
+                    drop(compute_whole(set, inst, &all, output, WIDTH));
                 })
             }
         }
@@ -224,10 +225,10 @@ mod tests {
     fn every_case_can_be_computed() {
         for case in cases() {
             let key = Key::new([5; 16]);
-            let operands: Vec<Buffer> = case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty)).collect();
+            let operands: Vec<Buffer> = case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty, WIDTH)).collect();
             let all: Vec<&Buffer> = operands.iter().collect();
             let local = !matches!(case.inst, Inst::Draw { .. } | Inst::Weight { .. });
-            let result = compute_whole(crate::kernels::plain(), &case.inst, &all, case.output);
+            let result = compute_whole(crate::kernels::plain(), &case.inst, &all, case.output, WIDTH);
             assert!(!local || result.is_some(), "{}", case.kind.name());
         }
     }

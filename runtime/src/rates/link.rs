@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bcc_ir::program::{Message, Type};
+use bcc_ir::program::{Message, Type, Width};
 use bcc_ir::time::{Loopback, Rate};
 
 use super::{MeasureError, quartile};
@@ -31,6 +31,8 @@ const MIDDLE: usize = 1 << 14;
 /// How long a party computes at a time, at least.
 const TURN: Duration = Duration::from_millis(1);
 const LARGE: usize = 1 << 18;
+/// Of the elements.
+const WIDTH: Width = Width::Wide;
 
 /// Rates of messages.
 pub struct Measured {
@@ -52,7 +54,7 @@ fn send(link: &mut TcpLink, buffer: &Buffer) -> Result<(), LinkError> {
 fn receive(link: &mut TcpLink, ty: Type) -> Result<Option<Buffer>, LinkError> {
     let header = Header::parse(link.header(PATIENCE)?);
     let payload = link.payload(header.len as usize, PATIENCE)?;
-    Ok(wire::unpack(ty, payload.bytes()).ok())
+    Ok(wire::unpack(ty, WIDTH, payload.bytes()).ok())
 }
 
 fn ty(len: usize) -> Type {
@@ -72,7 +74,7 @@ enum Order {
 }
 
 fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<(f64, Instant)>) -> Result<(), LinkError> {
-    let answer = Buffer::zeros(ty(TINY));
+    let answer = Buffer::zeros(ty(TINY), WIDTH);
     for order in orders {
         match order {
             Order::Echo(len) => {
@@ -154,7 +156,7 @@ fn exchange(
     let mut sent = [0.0; 3];
     let mut whole = [0.0; 3];
     for (i, len) in [TINY, MIDDLE, LARGE].into_iter().enumerate() {
-        let buffer = draw(&Key::new([6; 16]), 0, ty(len));
+        let buffer = draw(&Key::new([6; 16]), 0, ty(len), WIDTH);
         let mut all = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..MESSAGES {
             give(Order::Take(len))?;
@@ -172,7 +174,7 @@ fn exchange(
         sent[i] = all[0].iter().copied().fold(f64::INFINITY, f64::min);
         [taken[i], whole[i]] = [1, 2].map(|j| quartile(all[j].clone()));
     }
-    let small = draw(&Key::new([6; 16]), 0, ty(TINY));
+    let small = draw(&Key::new([6; 16]), 0, ty(TINY), WIDTH);
     let mut turns = Vec::new();
     for _ in 0..5 * MESSAGES {
         give(Order::Echo(TINY))?;

@@ -17,7 +17,7 @@ use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 use thiserror::Error;
 
 use crate::channel::LinkError;
-use crate::kernels::Kernels;
+use crate::kernels::KernelSet;
 use cases::{Case, Size, cases};
 
 /// Why rates cannot be measured.
@@ -66,7 +66,7 @@ fn seconds(mut call: impl FnMut()) -> f64 {
 
 /// Measures on the thread pool, which must have a single thread: convolutions are handed to it, as in a
 /// session. `progress` hears how many of how many steps are done.
-pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) -> Result<Rates, MeasureError> {
+pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Result<Rates, MeasureError> {
     let threads = rayon::current_num_threads();
     if threads != 1 {
         return Err(MeasureError::Threads(threads));
@@ -101,7 +101,7 @@ pub fn measure(kernels: &dyn Kernels, progress: &mut dyn FnMut(usize, usize)) ->
 /// By how much a pool of all processors is faster than one of a thread at a convolution of common size, median of five.
 /// Threads share caches and memory, may share a core, are busy with other programs, and wait for each other at the end
 /// of every call.
-fn cores(kernels: &dyn Kernels, cases: &[Case]) -> f64 {
+fn cores(kernels: KernelSet, cases: &[Case]) -> f64 {
     // Long enough for other programs to get their turn.
     const LONG: Duration = Duration::from_millis(40);
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -22,7 +22,7 @@ pub use party::run_party;
 
 use crate::channel::{Hooks, Link, Shape};
 use crate::exec::{Meter, Observer};
-use crate::kernels::{self, Kernels};
+use crate::kernels::{self, KernelSet};
 use crate::keys::Secrets;
 use crate::port::Tensor;
 use crate::stats::Stats;
@@ -32,7 +32,7 @@ use crate::weights::WeightSource;
 #[derive(Clone)]
 pub struct Options {
     /// Kernels; the fastest available ones by default.
-    pub kernels: &'static dyn Kernels,
+    pub kernels: KernelSet,
     /// Longest wait for a peer; 30 s by default.
     pub timeout: Duration,
     /// Inferences of the client that go on in lockstep, at least 1: they share rounds, and take as much memory

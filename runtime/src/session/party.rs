@@ -267,7 +267,8 @@ impl<'a> Session<'a> {
         if let Some(stored) = stored {
             let keys = stored.keys.clone();
             let types = types(self.party, &self.machine.plan().received);
-            self.machine.resume(stored.received(&types).map(|b| b.map_err(SessionError::from)), &keys)?;
+            let received = stored.received(&types, self.machine.width());
+            self.machine.resume(received.map(|b| b.map_err(SessionError::from)), &keys)?;
             self.reserve();
             // Whoever loads for longest is not to be waited for in the next phase.
             match role {
@@ -366,7 +367,7 @@ impl<'a> Session<'a> {
             let answer = channels.receive_control(Role::Server, Control::Material, 16)?;
             let id = ids.iter().find(|id| id.as_slice() == answer.bytes());
             let id = id.ok_or(SessionError::NoMaterial { client: ids.len() })?;
-            store.take(id, &carried)?
+            store.take(id, &carried, self.machine.width())?
         } else {
             let names = channels.receive_control(Role::Client, Control::Material, OFFERED * 16)?;
             let ids: &[MaterialId] = names.bytes().as_chunks().0;
@@ -374,7 +375,7 @@ impl<'a> Session<'a> {
                 channels.send_control(Role::Client, Control::Material, &[])?;
                 return Err(SessionError::NoMaterial { client: ids.len() });
             };
-            let material = store.take(id, &carried)?;
+            let material = store.take(id, &carried, self.machine.width())?;
             channels.send_control(Role::Client, Control::Material, id)?;
             material
         };

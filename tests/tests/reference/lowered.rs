@@ -57,16 +57,16 @@ impl<'a> Trace<'a> {
                 None => return false,
             },
             Inst::Output => Vec::new(),
-            Inst::Input => vec![Rc::new(Buffer::ring(self.program.input.modulus, input.words().to_vec()))],
+            Inst::Input => vec![Rc::new(Buffer::ring(self.program.input.modulus, Width::Wide, &input.words()))],
             Inst::Draw { stream } => vec![Rc::new(draw(&self.program.streams[*stream as usize]))],
             Inst::Weight { index } => {
                 let Some(Type::Ring { bits, .. }) = ty else { panic!("weights are ring elements") };
-                let values = weights[*index as usize].iter().map(|v| *v as u64).collect();
-                vec![Rc::new(Buffer::ring(bits, values))]
+                let values: Vec<u64> = weights[*index as usize].iter().map(|v| *v as u64).collect();
+                vec![Rc::new(Buffer::ring(bits, Width::Wide, &values))]
             }
             inst => {
                 let operands: Vec<&Buffer> = operands.iter().map(|b| &**b).collect();
-                vec![Rc::new(compute_whole(best(), inst, &operands, ty.unwrap()).unwrap())]
+                vec![Rc::new(compute(best(), inst, &operands, ty.unwrap()))]
             }
         };
         assert_eq!(results.len(), i.outputs.len());
@@ -95,7 +95,7 @@ impl<'a> Trace<'a> {
     fn planes(&self, from: Role, to: Role) -> Vec<u64> {
         let messages = self.program.messages.iter().zip(&self.sent).filter(|(m, _)| m.from == from && m.to == to);
         let parts = messages.flat_map(|(_, parts)| parts.as_ref().unwrap());
-        parts.filter(|b| matches!(b.ty(), Type::Bits { .. })).flat_map(|b| b.words().iter().copied()).collect()
+        parts.filter(|b| matches!(b.ty(), Type::Bits { .. })).flat_map(|b| b.words()).collect()
     }
 
     /// Bits of a layer's messages by phase and link, without headers and padding.
@@ -223,7 +223,7 @@ fn lowered_block_relu() {
                 _ => (stream.name.as_str(), 0),
             };
             match what {
-                "x c" | "conv A" => Buffer::zeros(ty),
+                "x c" | "conv A" => Buffer::zeros(ty, Width::Wide),
                 "conv c0" => ring(k, &case.c),
                 "relu gate a_C" => run.ring(k, "a_c"),
                 "relu gate a_S" => run.ring(k, "a_s"),
@@ -247,7 +247,7 @@ fn lowered_block_relu() {
         assert_words(trace.message("relu open")[0], run.get("S>C s - a_s"), "s - a_S");
         let sequence = |labels: fn(usize, usize) -> Vec<String>, link: &str| -> Vec<u64> {
             let labels: Vec<String> = all.iter().enumerate().flat_map(|(i, n)| labels(i + 1, *n)).collect();
-            run.planes(count, [link, ""], &labels).words().to_vec()
+            run.planes(count, [link, ""], &labels).words()
         };
         assert_eq!(trace.planes(Role::Dealer, Role::Server), sequence(product_labels, "D>S "), "dealt products");
         assert_eq!(trace.planes(Role::Client, Role::Server), sequence(opened_labels, "C>S "), "the client's bits");

@@ -16,10 +16,10 @@ use std::rc::Rc;
 use bcc_compiler::passes::lower::{LowerOptions, lower};
 use bcc_ir::geometry::{Block, ConvShape, Window};
 use bcc_ir::graph::{ClientShare, ConstData, ConstId, Evidence, Fixed, Graph, NodeId, Op, Range};
-use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role, Stream, Type, carry_groups, carry_terms, verify};
+use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role, Stream, Type, Width, carry_groups, carry_terms, verify};
 use bcc_runtime::buffer::{Buffer, mask};
 use bcc_runtime::exec::compute_whole;
-use bcc_runtime::kernels::{Kernels, available, best};
+use bcc_runtime::kernels::{KernelSet, available, best};
 use bcc_runtime::prg::{Key, draw};
 use serde::Deserialize;
 
@@ -118,9 +118,7 @@ impl Run {
     fn planes(&self, len: usize, [before, after]: [&str; 2], labels: &[String]) -> Buffer {
         let words: Vec<u64> =
             labels.iter().flat_map(|l| self.get(&format!("{before}{l}{after}")).iter().copied()).collect();
-        let mut buffer = Buffer::zeros(Type::Bits { planes: labels.len(), len });
-        buffer.words_mut().copy_from_slice(&words);
-        buffer
+        planes_of(Type::Bits { planes: labels.len(), len }, &words)
     }
 
     /// All draws and values must have been compared or used.
@@ -137,7 +135,7 @@ fn vectors() -> Vectors {
 
 fn ring(bits: u8, values: &[u64]) -> Buffer {
     assert!(values.iter().all(|v| *v <= mask(bits)), "a value of the reference is not reduced to {bits} bits");
-    Buffer::ring(bits, values.to_vec())
+    Buffer::ring(bits, Width::Wide, values)
 }
 
 fn ring_type(bits: u8, len: usize) -> Type {
@@ -150,7 +148,7 @@ fn plane_type(len: usize) -> Type {
 
 /// Shares that the reference does not have.
 fn noise(stream: u32, ty: Type) -> Buffer {
-    draw(&Key::new([7; 16]), stream, ty)
+    draw(&Key::new([7; 16]), stream, ty, Width::Wide)
 }
 
 #[track_caller]
@@ -161,15 +159,42 @@ fn assert_words(got: &Buffer, want: &[u64], what: &str) {
 #[track_caller]
 fn assert_same(got: &Buffer, want: &Buffer, what: &str) {
     assert_eq!(got.ty(), want.ty(), "{what}");
-    assert_words(got, want.words(), what);
+    assert_words(got, &want.words(), what);
+}
+
+/// Executes an instruction with elements of 64 bits, and of 32 where they fit: both must give the same.
+fn compute(k: KernelSet, inst: &Inst, operands: &[&Buffer], ty: Type) -> Buffer {
+    let run = |operands: &[&Buffer], width| {
+        let value = compute_whole(k, inst, operands, ty, width);
+        value.unwrap_or_else(|| panic!("{inst:?} does not run on these operands"))
+    };
+    let wide = run(operands, Width::Wide);
+    let fits = |ty| !matches!(ty, Type::Ring { bits: 33.., .. });
+    if fits(ty) && operands.iter().all(|b| fits(b.ty())) {
+        let narrow = |b: &&Buffer| match b.ty() {
+            Type::Ring { bits, .. } => Buffer::ring(bits, Width::Narrow, &b.words()),
+            ty => planes_of(ty, &b.words()),
+        };
+        let operands: Vec<Buffer> = operands.iter().map(narrow).collect();
+        let narrow = run(&operands.iter().collect::<Vec<_>>(), Width::Narrow);
+        assert!(narrow.words() == wide.words(), "{inst:?} differs in 32 bits");
+    }
+    wide
+}
+
+/// Planes of given words.
+fn planes_of(ty: Type, words: &[u64]) -> Buffer {
+    let mut buffer = Buffer::zeros(ty, Width::Wide);
+    buffer.planes_mut().unwrap().copy_from_slice(words);
+    buffer
 }
 
 /// Executes single instructions.
-struct Exec(&'static dyn Kernels);
+struct Exec(KernelSet);
 
 impl Exec {
     fn run(&self, inst: Inst, operands: &[&Buffer], ty: Type) -> Buffer {
-        compute_whole(self.0, &inst, operands, ty).unwrap_or_else(|| panic!("{inst:?} does not run on these operands"))
+        compute(self.0, &inst, operands, ty)
     }
 
     fn add(&self, a: &Buffer, b: &Buffer) -> Buffer {

@@ -64,7 +64,7 @@ fn dealt(x: &Exec, run: &Run, labels: &[String], value: &Buffer) -> [Buffer; 2] 
 fn open(x: &Exec, run: &Run, labels: &[String], [client, server]: [Buffer; 2]) -> Masked {
     let len = client.ty().len();
     let (lambda, half) = (run.planes(len, ["", " lam"], labels), run.planes(len, ["", " lam_c"], labels));
-    let shares = [x.xor(&half, &Buffer::zeros(half.ty())), x.xor(&lambda, &half)];
+    let shares = [x.xor(&half, &Buffer::zeros(half.ty(), Width::Wide)), x.xor(&lambda, &half)];
     let (own, other) = (x.xor(&client, &shares[0]), x.xor(&server, &shares[1]));
     assert_same(&own, &run.planes(len, ["C>S ", ""], labels), "the client's message");
     assert_same(&other, &run.planes(len, ["S>C ", ""], labels), "the server's message");
@@ -160,10 +160,10 @@ impl BlockRelu {
 
     /// `z` of the pixels in blocks with a sum of at least zero.
     pub(super) fn gated(&self, x: &Exec) -> Buffer {
-        let wide = Buffer::ring(64, self.z.iter().map(|v| *v as u64).collect());
+        let wide = Buffer::ring(64, Width::Wide, &self.z.iter().map(|v| *v as u64).collect::<Vec<_>>());
         let sums = x.run(Inst::BlockSum(self.block_map()), &[&wide], ring_type(64, self.block_map().count()));
         let negative = x.bit(&sums, 63);
-        let keep = x.run(Inst::Xnor, &[&negative, &Buffer::zeros(negative.ty())], negative.ty());
+        let keep = x.run(Inst::Xnor, &[&negative, &Buffer::zeros(negative.ty(), Width::Wide)], negative.ty());
         x.run(Inst::Gate(self.block_map()), &[&keep, &wide], wide.ty())
     }
 }
@@ -186,7 +186,7 @@ fn opened(x: &Exec, case: &BlockRelu) -> Opened {
     assert_words(&moved, run.get("C>S c - a_c"), "c - a_C");
     assert_words(&part, run.get("S>C s - a_s"), "s - a_S");
     let d = x.add(&moved, &part);
-    let z = Buffer::ring(k, case.z.iter().map(|v| *v as u64).collect());
+    let z = Buffer::ring(k, Width::Wide, &case.z.iter().map(|v| *v as u64).collect::<Vec<_>>());
     assert_same(&x.add(&d, &x.add(&a_c, &a_s)), &z, "z");
     let eps = x.run(Inst::AddConst { value: 1 << (k - 2) }, &[&d], d.ty());
     assert_words(&eps, run.get("eps"), "eps");
@@ -249,8 +249,8 @@ fn select_like_the_reference(x: &Exec, case: &BlockRelu, o: &Opened) {
     } else {
         let no_te = |i: usize| 1 - (o.te.words()[i / 64] >> (i % 64) & 1);
         let map2 = |p: &Buffer, q: &Buffer, bits: u8, f: &dyn Fn(u64, u64, u64) -> u64| {
-            let pairs = p.words().iter().zip(q.words());
-            Buffer::ring(bits, pairs.enumerate().map(|(i, (p, q))| f(*p, *q, no_te(i))).collect())
+            let pairs = p.words().into_iter().zip(q.words());
+            Buffer::ring(bits, Width::Wide, &pairs.enumerate().map(|(i, (p, q))| f(p, q, no_te(i))).collect::<Vec<_>>())
         };
         let [ta_c, rta_c] = [0, 1].map(|i| noise(i, ring_type(high, n)));
         let low_c = x.run(Inst::Reduce, &[&a_c], o.a.ty());
@@ -286,7 +286,7 @@ fn select_and_remask(x: &Exec, case: &BlockRelu, o: &Opened) {
     let public = x.run(Inst::LiftPublic, &[&o.d], wide);
     assert_words(&public, run.get("pub"), "the public part of z");
 
-    let copy = |v: &Buffer| ring(k, v.words());
+    let copy = |v: &Buffer| ring(k, &v.words());
     let blocks = ring_type(l, map.count());
     let mut pairs = vec![
         [copy(&o.a_c), copy(&o.a_s)],
@@ -321,7 +321,7 @@ fn lift_of_passed_channels(x: &Exec, case: &BlockRelu, o: &Opened, [w, ta]: [&[B
     });
     let a = x.add(&c, &s);
     assert_words(&a, case.run.get("A"), "A");
-    let z = Buffer::ring(case.ring, case.z.iter().map(|v| *v as u64).collect());
+    let z = Buffer::ring(case.ring, Width::Wide, &case.z.iter().map(|v| *v as u64).collect::<Vec<_>>());
     assert_same(&x.add(public, &a), &z, "the lifted z");
 }
 

@@ -4,25 +4,27 @@ use bcc_ir::program::steps::{Fused, block_map, read_aside};
 use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Type};
 
 use super::{ExecError, Fixed, Lane};
+use crate::element::Element;
+use crate::exec::compute::Data;
 use crate::kernels::keystream::Keystream;
 
 /// Where a value is.
 #[derive(Clone, Copy)]
-pub enum Source<'a> {
+pub enum Source<'a, E> {
     /// In scratch memory.
     Slot(usize),
     /// In its part of a buffer that is kept: elements, or one plane.
     Kept(usize),
     /// In a buffer, of which the strip has a part: elements, or one plane.
-    Part(&'a [u64]),
+    Part(Data<'a, E>),
     /// In a buffer with an element for each block.
-    Blocks(&'a [u64]),
+    Blocks(&'a [E]),
     /// In a buffer of which all is read.
-    Whole(&'a [u64]),
+    Whole(Data<'a, E>),
 }
 
 /// What is done for a strip.
-pub enum Op<'a> {
+pub enum Op<'a, E> {
     /// Draws a part of a stream.
     Draw { keystream: usize, stream: u32, ty: Type, slot: usize },
     /// Makes words of a received part.
@@ -32,24 +34,23 @@ pub enum Op<'a> {
     /// Takes the bits of the strip's blocks.
     Blocks { words: &'a [u64], slot: usize },
     /// Computes.
-    Run { inst: &'a Inst, operands: Vec<(Source<'a>, Type)>, ty: Type, to: Source<'a> },
+    Run { inst: &'a Inst, operands: Vec<(Source<'a, E>, Type)>, ty: Type, to: Source<'a, E> },
     /// Takes planes to a buffer that is kept.
-    Keep { slot: usize, kept: usize },
+    Keep { slot: usize, ty: Type, kept: usize },
     /// Takes a result to its message.
-    Pack { from: Source<'a>, ty: Type, part: usize },
+    Pack { from: Source<'a, E>, ty: Type, part: usize },
 }
 
 /// A step, ready to run.
-pub struct Compiled<'a> {
+pub struct Compiled<'a, E> {
     /// What is done for every strip, each for a layer.
-    pub ops: Vec<(Op<'a>, u32)>,
+    pub ops: Vec<(Op<'a, E>, u32)>,
     /// Scratch memory for each slot: so many planes, or elements.
     pub slots: Vec<Option<usize>>,
     pub keystreams: Vec<Keystream>,
     /// Blocks of several pixels.
     pub map: Option<&'a BlockMap>,
-    /// Types of what is kept and of what is sent, in the step's order.
-    pub kept: Vec<Type>,
+    /// Types of what is sent, in the step's order.
     pub sent: Vec<Type>,
 }
 
@@ -73,20 +74,20 @@ struct Value {
     last: usize,
 }
 
-struct Compiler<'a> {
+struct Compiler<'a, E> {
     fixed: &'a Fixed<'a>,
     lane: &'a Lane,
     keys: Vec<([usize; 2], Keystream)>,
-    ops: Vec<(Op<'a>, u32)>,
+    ops: Vec<(Op<'a, E>, u32)>,
     /// Slots are numbers of values first.
     values: Vec<Value>,
     /// Where buffers are, read by element or as the bits of blocks.
-    found: Vec<(BufferId, bool, Source<'a>)>,
+    found: Vec<(BufferId, bool, Source<'a, E>)>,
 }
 
-impl<'a> Compiled<'a> {
+impl<'a, E: Element> Compiled<'a, E> {
     /// Compiles a step for a lane; `None` if an operand is missing.
-    pub fn new(fixed: &'a Fixed<'a>, lane: &'a Lane, phase: Phase, fused: &'a Fused) -> Option<Compiled<'a>> {
+    pub fn new(fixed: &'a Fixed<'a>, lane: &'a Lane, phase: Phase, fused: &'a Fused) -> Option<Compiled<'a, E>> {
         let code = fixed.program.code(fixed.role);
         let all = &code.phases[phase.index()];
         let ty = |b: &BufferId| code.buffers.get(*b as usize).copied();
@@ -98,7 +99,7 @@ impl<'a> Compiled<'a> {
             let mut operands = Vec::with_capacity(instruction.inputs.len());
             for b in &instruction.inputs {
                 let source = if aside.contains(b) {
-                    c.aside(&instruction.inst, *b, ty(b)?, layer)?
+                    c.aside(&instruction.inst, *b, layer)?
                 } else {
                     c.operand(fused, *b, ty(b)?, layer)?
                 };
@@ -116,7 +117,7 @@ impl<'a> Compiled<'a> {
             c.ops.push((Op::Run { inst: &instruction.inst, operands, ty: out, to }, layer));
             if let (Source::Slot(slot), Some(kept)) = (to, kept) {
                 c.reads([to].iter());
-                c.ops.push((Op::Keep { slot, kept }, layer));
+                c.ops.push((Op::Keep { slot, ty: out, kept }, layer));
             }
             if let Some(part) = fused.sent.iter().position(|(sent, _)| *sent == b) {
                 c.reads([to].iter());
@@ -131,7 +132,6 @@ impl<'a> Compiled<'a> {
             slots,
             keystreams: c.keys.into_iter().map(|(_, keystream)| keystream).collect(),
             map: fused.map.and_then(|i| block_map(&all[i].inst)),
-            kept: types(fused.kept.clone())?,
             sent: types(fused.sent.iter().map(|(b, _)| *b).collect())?,
         })
     }
@@ -144,14 +144,14 @@ fn planes(ty: Type) -> Option<usize> {
     }
 }
 
-impl<'a> Compiler<'a> {
-    fn value(&mut self, planes: Option<usize>) -> Source<'a> {
+impl<'a, E: Element> Compiler<'a, E> {
+    fn value(&mut self, planes: Option<usize>) -> Source<'a, E> {
         self.values.push(Value { planes, last: self.ops.len() });
         Source::Slot(self.values.len() - 1)
     }
 
     /// Notes that the next operation uses values.
-    fn reads<'b>(&mut self, sources: impl Iterator<Item = &'b Source<'a>>)
+    fn reads<'b>(&mut self, sources: impl Iterator<Item = &'b Source<'a, E>>)
     where
         'a: 'b,
     {
@@ -169,8 +169,8 @@ impl<'a> Compiler<'a> {
         bits: bool,
         planes: Option<usize>,
         layer: u32,
-        op: impl Fn(usize) -> Op<'a>,
-    ) -> Source<'a> {
+        op: impl Fn(usize) -> Op<'a, E>,
+    ) -> Source<'a, E> {
         let source = self.value(planes);
         if let Source::Slot(slot) = source {
             self.ops.push((op(slot), layer));
@@ -180,16 +180,17 @@ impl<'a> Compiler<'a> {
     }
 
     /// An operand that is read element by element.
-    fn operand(&mut self, fused: &Fused, b: BufferId, ty: Type, layer: u32) -> Option<Source<'a>> {
+    fn operand(&mut self, fused: &Fused, b: BufferId, ty: Type, layer: u32) -> Option<Source<'a, E>> {
         if let Some((_, _, source)) = self.found.iter().find(|(found, bits, _)| (*found, *bits) == (b, false)) {
             return Some(*source);
         }
         let planes = planes(ty);
         if let Some(buffer) = self.fixed.buffer(self.lane, b) {
-            let words = buffer.words();
-            return Some(match planes {
-                Some(n) if n != 1 => self.load(b, false, planes, layer, |slot| Op::Planes { ty, words, slot }),
-                _ => Source::Part(words),
+            return Some(match Data::of(buffer)? {
+                Data::Bits(words) if planes != Some(1) => {
+                    self.load(b, false, planes, layer, |slot| Op::Planes { ty, words, slot })
+                }
+                data => Source::Part(data),
             });
         }
         if fused.drawn.contains(&b) {
@@ -212,14 +213,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// An operand that is read by channel or by block.
-    fn aside(&mut self, inst: &Inst, b: BufferId, ty: Type, layer: u32) -> Option<Source<'a>> {
-        let words = self.fixed.buffer(self.lane, b)?.words();
+    fn aside(&mut self, inst: &Inst, b: BufferId, layer: u32) -> Option<Source<'a, E>> {
+        let data = Data::of(self.fixed.buffer(self.lane, b)?)?;
         if block_map(inst).is_none() {
-            return Some(Source::Whole(words));
+            return Some(Source::Whole(data));
         }
-        match planes(ty) {
-            None => Some(Source::Blocks(words)),
-            Some(_) => {
+        match data {
+            Data::Ring(elements) => Some(Source::Blocks(elements)),
+            Data::Bits(words) => {
                 let known = self.found.iter().find(|(found, bits, _)| (*found, *bits) == (b, true));
                 let known = known.map(|(_, _, source)| *source);
                 Some(known.unwrap_or_else(|| self.load(b, true, Some(1), layer, |slot| Op::Blocks { words, slot })))
@@ -261,7 +262,10 @@ impl<'a> Compiler<'a> {
     }
 }
 
-fn sources<'s, 'a: 's>(all: impl IntoIterator<Item = &'s mut Source<'a>>, mut place: impl FnMut(&mut usize)) {
+fn sources<'s, 'a: 's, E: Element>(
+    all: impl IntoIterator<Item = &'s mut Source<'a, E>>,
+    mut place: impl FnMut(&mut usize),
+) {
     for source in all {
         if let Source::Slot(value) = source {
             place(value);

@@ -7,6 +7,10 @@ use bcc_ir::program::{BlockMap, Code, Phase, Type};
 
 use super::compile::{Compiled, Source};
 use crate::buffer::{Buffer, stride};
+use crate::element::Element;
+use crate::exec::compute::{Data, Target};
+use crate::kernels::packed;
+use crate::scratch::Scratch;
 use crate::wire;
 use crate::words::Words;
 
@@ -63,57 +67,80 @@ pub fn channels(
     })
 }
 
-/// A task's part of a buffer that is kept: elements, or planes.
-pub struct Kept<'a> {
-    rows: Vec<&'a mut [u64]>,
-    /// Words are of planes, of elements, or there is one for each block.
-    unit: Unit,
-    /// Word of the whole where the part starts.
-    start: usize,
+/// A task's part of a buffer that is kept.
+pub enum Kept<'a, E> {
+    /// Elements, or one for each block.
+    Ring {
+        /// The part.
+        elements: &'a mut [E],
+        /// There is one for each block.
+        blocks: bool,
+        /// Element of the whole where the part starts.
+        start: usize,
+    },
+    /// Planes.
+    Bits {
+        /// The part of each.
+        rows: Vec<&'a mut [u64]>,
+        /// Word of a plane where the part starts.
+        start: usize,
+    },
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Unit {
-    Element,
-    Plane,
-    Block,
+/// Words of planes that hold the bits of a strip.
+fn of_planes(strip: &Strip) -> Range<usize> {
+    strip.elements.start / 64..strip.elements.end.div_ceil(64)
 }
 
-impl Unit {
-    /// The words of a strip in the whole.
-    fn words(self, strip: &Strip) -> Range<usize> {
+fn of_elements(strip: &Strip, blocks: bool) -> Range<usize> {
+    if blocks { strip.blocks.clone() } else { strip.elements.clone() }
+}
+
+fn behind(range: Range<usize>, start: usize) -> Range<usize> {
+    range.start - start..range.end - start
+}
+
+impl<'a, E: Element> Kept<'a, E> {
+    /// The elements or the words of a strip in the part.
+    pub fn range(&self, strip: &Strip) -> Range<usize> {
         match self {
-            Unit::Element => strip.elements.clone(),
-            Unit::Plane => strip.elements.start / 64..strip.elements.end.div_ceil(64),
-            Unit::Block => strip.blocks.clone(),
+            Kept::Ring { blocks, start, .. } => behind(of_elements(strip, *blocks), *start),
+            Kept::Bits { start, .. } => behind(of_planes(strip), *start),
         }
     }
-}
 
-impl<'a> Kept<'a> {
-    pub fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// The words of a strip in the part.
-    pub fn range(&self, strip: &Strip) -> Range<usize> {
-        let words = self.unit.words(strip);
-        words.start - self.start..words.end - self.start
-    }
-
-    /// A strip's words of a row.
-    pub fn words(&mut self, row: usize, strip: &Strip) -> &mut [u64] {
+    /// Writes a strip's words of all planes, one behind the other.
+    pub fn put_planes(&mut self, strip: &Strip, words: &[u64]) {
         let range = self.range(strip);
-        &mut self.rows[row][range]
+        if let Kept::Bits { rows, .. } = self {
+            let planes = words.chunks_exact(range.len().max(1));
+            rows.iter_mut().zip(planes).for_each(|(row, plane)| row[range.clone()].copy_from_slice(plane));
+        }
     }
 
-    /// Takes the only row out, to be [put](Self::put) back.
-    pub fn take(&mut self) -> &'a mut [u64] {
-        std::mem::take(&mut self.rows[0])
+    /// The elements, or the words of the only plane, of a strip.
+    pub fn data(&self, strip: &Strip) -> Data<'_, E> {
+        let range = self.range(strip);
+        match self {
+            Kept::Ring { elements, .. } => Data::Ring(&elements[range]),
+            Kept::Bits { rows, .. } => Data::Bits(&rows[0][range]),
+        }
     }
 
-    pub fn put(&mut self, row: &'a mut [u64]) {
-        self.rows[0] = row;
+    /// Takes what it is part of out, to be [put](Self::put) back: elements, or the only plane.
+    pub fn take(&mut self) -> Target<'a, E> {
+        match self {
+            Kept::Ring { elements, .. } => Target::Ring(std::mem::take(elements)),
+            Kept::Bits { rows, .. } => Target::Bits(std::mem::take(&mut rows[0])),
+        }
+    }
+
+    pub fn put(&mut self, taken: Target<'a, E>) {
+        match (self, taken) {
+            (Kept::Ring { elements, .. }, Target::Ring(taken)) => *elements = taken,
+            (Kept::Bits { rows, .. }, Target::Bits(taken)) => rows[0] = taken,
+            _ => {}
+        }
     }
 }
 
@@ -125,69 +152,124 @@ pub struct Packed<'a> {
 
 impl Packed<'_> {
     /// Writes a strip's elements.
-    pub fn pack(&mut self, ty: Type, strip: &Strip, from: &[u64]) {
-        let range =
-            wire::place(ty, strip.elements.start) - self.start..wire::place(ty, strip.elements.end) - self.start;
-        let rows = self.rows.iter_mut().map(|row| &mut row[range.clone()]);
-        wire::pack_part(ty, strip.elements.len(), from, rows);
+    pub fn pack<E: Element>(&mut self, ty: Type, strip: &Strip, from: Data<'_, E>) {
+        let range = behind(wire::place(ty, strip.elements.start)..wire::place(ty, strip.elements.end), self.start);
+        let mut rows = self.rows.iter_mut().map(|row| &mut row[range.clone()]);
+        match (ty, from) {
+            (Type::Ring { bits, .. }, Data::Ring(from)) => rows.for_each(|row| packed::pack(bits, from, row)),
+            (Type::Bits { .. }, Data::Bits(from)) => wire::pack_planes(strip.elements.len(), from, &mut rows),
+            _ => {}
+        }
     }
 }
 
 /// Where a task's results go.
-pub struct Outputs<'a> {
-    pub kept: Vec<Kept<'a>>,
+pub struct Outputs<'a, E> {
+    pub kept: Vec<Kept<'a, E>>,
     pub packs: Vec<Packed<'a>>,
     /// Elements of its longest strip.
     pub longest: usize,
 }
 
-/// The words of a strip, `words` of a part in scratch memory.
-pub fn read<'b>(
-    source: &Source<'b>,
-    kept: &'b [Kept<'_>],
-    slots: &'b [Words],
-    ty: Type,
-    strip: &Strip,
-    words: usize,
-) -> &'b [u64] {
-    match source {
-        Source::Slot(i) => slots[*i].get(..words).unwrap_or(&slots[*i]),
-        Source::Kept(i) => &kept[*i].rows[0][kept[*i].range(strip)],
-        Source::Part(all) => match ty {
-            Type::Ring { .. } => &all[strip.elements.clone()],
-            Type::Bits { .. } => &all[Unit::Plane.words(strip)],
-        },
-        Source::Blocks(all) => &all[strip.blocks.clone()],
-        Source::Whole(all) => all,
+/// Memory between instructions: elements, or the words of planes.
+pub enum Slot<E> {
+    Ring(Scratch<E>),
+    Bits(Words),
+}
+
+impl<E: Element> Default for Slot<E> {
+    fn default() -> Self {
+        Slot::Bits(Words::default())
     }
 }
 
-/// Shares strips out to about `count` tasks, with their parts of what is kept and sent.
-pub fn tasks<'a, 's>(
+impl<E: Element> Slot<E> {
+    /// For strips of `len` elements: so many planes, or elements.
+    pub fn new(planes: Option<usize>, len: usize) -> Self {
+        match planes {
+            Some(planes) => Slot::Bits(Words::any(planes * stride(len))),
+            None => Slot::Ring(Scratch::any(len)),
+        }
+    }
+
+    /// What `len` elements of a type take of it.
+    pub fn data(&self, ty: Type, len: usize) -> Data<'_, E> {
+        match self {
+            Slot::Ring(all) => Data::Ring(&all[..len]),
+            Slot::Bits(all) => Data::Bits(&all[..words(ty, len)]),
+        }
+    }
+
+    /// As [`data`](Self::data), to be written.
+    pub fn target(&mut self, ty: Type, len: usize) -> Target<'_, E> {
+        match self {
+            Slot::Ring(all) => Target::Ring(&mut all[..len]),
+            Slot::Bits(all) => Target::Bits(&mut all[..words(ty, len)]),
+        }
+    }
+}
+
+/// Words of planes of `len` bits.
+fn words(ty: Type, len: usize) -> usize {
+    match ty {
+        Type::Ring { .. } => 0,
+        Type::Bits { planes, .. } => planes * stride(len),
+    }
+}
+
+/// What a strip has of a value.
+pub fn read<'b, E: Element>(
+    source: &Source<'b, E>,
+    kept: &'b [Kept<'_, E>],
+    slots: &'b [Slot<E>],
+    ty: Type,
+    strip: &Strip,
+) -> Data<'b, E> {
+    match source {
+        // Bits of blocks are fewer.
+        Source::Slot(i) => slots[*i].data(ty, strip.elements.len()),
+        Source::Kept(i) => kept[*i].data(strip),
+        Source::Part(Data::Ring(all)) => Data::Ring(&all[strip.elements.clone()]),
+        Source::Part(Data::Bits(all)) => Data::Bits(&all[of_planes(strip)]),
+        Source::Blocks(all) => Data::Ring(&all[strip.blocks.clone()]),
+        Source::Whole(all) => *all,
+    }
+}
+
+/// Shares strips out to about `count` tasks, with their parts of what is kept and sent; `None` if a buffer's elements
+/// have another width.
+pub fn tasks<'a, 's, E: Element>(
     strips: &'s [Strip],
     count: usize,
-    compiled: &Compiled<'_>,
+    compiled: &Compiled<'_, E>,
     kept: &'a mut [Buffer],
     sent: Vec<&'a mut [u8]>,
-) -> Vec<(&'s [Strip], Outputs<'a>)> {
+) -> Option<Vec<(&'s [Strip], Outputs<'a, E>)>> {
     let shares: Vec<&[Strip]> = strips.chunks(strips.len().div_ceil(count.max(1)).max(1)).collect();
-    let mut tasks: Vec<(&[Strip], Outputs<'a>)> = Vec::with_capacity(shares.len());
+    let mut tasks: Vec<(&[Strip], Outputs<'a, E>)> = Vec::with_capacity(shares.len());
     for strips in shares {
         let longest = strips.iter().map(|s| s.elements.len()).max().unwrap_or(0);
         tasks.push((strips, Outputs { kept: Vec::new(), packs: Vec::new(), longest }));
     }
     let elements = strips.last().map_or(0, |s| s.elements.end);
-    for (buffer, ty) in kept.iter_mut().zip(&compiled.kept) {
-        let (unit, row) = match *ty {
-            Type::Ring { len, .. } if len == elements => (Unit::Element, len),
-            Type::Ring { len, .. } => (Unit::Block, len),
-            Type::Bits { len, .. } => (Unit::Plane, stride(len)),
-        };
-        let mut rows: Vec<&mut [u64]> = buffer.words_mut().chunks_mut(row.max(1)).collect();
-        for (strips, outputs) in &mut tasks {
-            let range = whole(strips, |s| unit.words(s));
-            let rows = rows.iter_mut().map(|row| split(row, range.len())).collect();
-            outputs.kept.push(Kept { rows, unit, start: range.start });
+    for buffer in kept {
+        match buffer.ty() {
+            Type::Ring { len, .. } => {
+                let (blocks, mut rest) = (len != elements, buffer.elements_mut()?);
+                for (strips, outputs) in &mut tasks {
+                    let range = whole(strips, |s| of_elements(s, blocks));
+                    let elements = split(&mut rest, range.len());
+                    outputs.kept.push(Kept::Ring { elements, blocks, start: range.start });
+                }
+            }
+            Type::Bits { len, .. } => {
+                let mut rows: Vec<&mut [u64]> = buffer.planes_mut()?.chunks_mut(stride(len).max(1)).collect();
+                for (strips, outputs) in &mut tasks {
+                    let range = whole(strips, of_planes);
+                    let rows = rows.iter_mut().map(|row| split(row, range.len())).collect();
+                    outputs.kept.push(Kept::Bits { rows, start: range.start });
+                }
+            }
         }
     }
     for (bytes, ty) in sent.into_iter().zip(&compiled.sent) {
@@ -198,7 +280,7 @@ pub fn tasks<'a, 's>(
             outputs.packs.push(Packed { rows, start: range.start });
         }
     }
-    tasks
+    Some(tasks)
 }
 
 /// From the first strip's start to the last one's end.

@@ -10,6 +10,7 @@
 use std::sync::OnceLock;
 
 use super::tile::Pair;
+use crate::element::Element;
 
 /// Products that are summed up in 32 bits, for each pair of digits.
 pub const SLICE: usize = 240;
@@ -54,32 +55,32 @@ impl Split {
 
     /// Writes digit number `digit` of every value; `to` is as long as `values`.
     #[inline(always)]
-    pub fn write(&self, digit: usize, values: &[u64], to: &mut [i16]) {
+    pub fn write<E: Element>(&self, digit: usize, values: &[E], to: &mut [i16]) {
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
         if start <= WIDEST {
             // Within the lower half, which is what carries come from.
             let (bias, mask) = (bias as u32, mask as u32);
             for (y, v) in to.iter_mut().zip(values) {
-                *y = (((*v as u32).wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+                *y = ((v.low().wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
             }
         } else {
             for (y, v) in to.iter_mut().zip(values) {
-                *y = ((v.wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
+                *y = (((v.plus(E::of(bias)) >> start).low() & mask as u32) as u16).wrapping_sub(half) as i16;
             }
         }
     }
 
     /// Digit number `digit` of pairs of values.
     #[inline(always)]
-    pub fn pairs<const N: usize>(&self, digit: usize, first: &[u64; N], second: &[u64; N]) -> [Pair; N] {
+    pub fn pairs<E: Element, const N: usize>(&self, digit: usize, first: &[E; N], second: &[E; N]) -> [Pair; N] {
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
         let mask = mask as u32;
-        let words = |values: &[u64; N]| -> [u32; N] {
+        let words = |values: &[E; N]| -> [u32; N] {
             if start <= WIDEST {
                 // As in `write`.
-                values.map(|v| (v as u32).wrapping_add(bias as u32) >> start)
+                values.map(|v| v.low().wrapping_add(bias as u32) >> start)
             } else {
-                values.map(|v| (v.wrapping_add(bias) >> start) as u32)
+                values.map(|v| (v.plus(E::of(bias)) >> start).low())
             }
         };
         let (first, second) = (words(first), words(second));

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::digits::Split;
 use super::right::TILE;
 use super::tile::{COLUMNS, Job, Pair, Tile, pair};
-use crate::kernels::scratch::Scratch;
+use crate::element::Element;
+use crate::scratch::Scratch;
 
 /// Digits that are copied at a time; copies run over into what the next one writes.
 const COPY: usize = 16;
@@ -48,7 +49,7 @@ impl Maps {
     }
 
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
-    pub fn new<T: Tile>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[u64]) -> Maps {
+    pub fn new<T: Tile, E: Element>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[E]) -> Maps {
         let [in_h, in_w] = shape.input;
         let [top, left, ..] = shape.window.pad;
         let [step_y, step_x] = shape.window.stride;
@@ -141,16 +142,16 @@ struct Columns<'a> {
 }
 
 /// A digit of one map, with its padding.
-struct OneMap<'a> {
+struct OneMap<'a, E> {
     columns: Columns<'a>,
     digit: usize,
-    x: &'a [u64],
+    x: &'a [E],
     /// Rows of padding above.
     top: usize,
     to: &'a mut [i16],
 }
 
-impl Job for OneMap<'_> {
+impl<E: Element> Job for OneMap<'_, E> {
     #[inline(always)]
     fn work(self) {
         let Columns { split, left, width, step, across } = self.columns;

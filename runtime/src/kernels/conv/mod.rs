@@ -19,7 +19,7 @@ pub use tile::{Avx2, Avx512};
 pub use tile::{COLUMNS, ROWS};
 pub use tile::{Portable, Tile};
 
-use crate::buffer::mask;
+use crate::element::Element;
 use tile::Job;
 
 /// How a convolution is computed.
@@ -44,13 +44,13 @@ fn way(shape: &ConvShape) -> Way {
 }
 
 /// Weights as [`product()`] reads them, for a convolution that it computes.
-pub fn arrange<T: Tile>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Option<Arranged> {
+pub fn arrange<T: Tile, E: Element>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Option<Arranged> {
     shape.output()?;
     matches!(way(shape), Way::Product).then(|| Arranged::new(tile, bits, narrow, shape, w))
 }
 
 /// Convolution on a tile kernel.
-pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+pub fn conv<T: Tile, E: Element>(tile: &T, bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
     if shape.output().is_none() {
         return;
     }
@@ -62,7 +62,7 @@ pub fn conv<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64]
 }
 
 /// One dot product per output: maps of one pixel.
-fn dense<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+fn dense<T: Tile, E: Element>(tile: &T, bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
     let in_group = shape.in_channels / shape.groups;
     let out_group = shape.out_channels / shape.groups;
     // Some outputs of one group for each task.
@@ -71,68 +71,52 @@ fn dense<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], o
         let x = &x[group * in_group..][..in_group];
         out.par_chunks_mut(outputs).enumerate().for_each(|(i, out)| {
             let w = &w[(group * out_group + i * outputs) * in_group..];
-            if bits <= 32 {
-                tile.run(Dots::<true> { bits, x, w, out });
-            } else {
-                tile.run(Dots::<false> { bits, x, w, out });
-            }
+            tile.run(Dots { bits, x, w, out });
         });
     });
 }
 
-/// Some outputs of a fully connected layer. `LOW` if 32 bits of every product count.
-struct Dots<'a, const LOW: bool> {
+/// Some outputs of a fully connected layer.
+struct Dots<'a, E> {
     bits: u8,
-    x: &'a [u64],
+    x: &'a [E],
     /// Row after row.
-    w: &'a [u64],
-    out: &'a mut [u64],
+    w: &'a [E],
+    out: &'a mut [E],
 }
 
-impl<const LOW: bool> Job for Dots<'_, LOW> {
+impl<E: Element> Job for Dots<'_, E> {
     #[inline(always)]
     fn work(self) {
         for (y, w) in self.out.iter_mut().zip(self.w.chunks_exact(self.x.len())) {
-            let products = w.iter().zip(self.x).map(|(w, x)| times::<LOW>(*w, *x));
-            *y = products.fold(0, u64::wrapping_add) & mask(self.bits);
+            let products = w.iter().zip(self.x).map(|(w, x)| w.times(*x));
+            *y = products.fold(E::ZERO, E::plus) & E::mask(self.bits);
         }
     }
 }
 
-/// A product. Where 32 bits of it count, so does that of the operands' low halves, which takes the processor one
-/// multiplication.
-#[inline(always)]
-fn times<const LOW: bool>(a: u64, b: u64) -> u64 {
-    let low = |v: u64| v & u64::from(u32::MAX);
-    if LOW { low(a) * low(b) } else { a.wrapping_mul(b) }
-}
-
 /// Row by row and tap by tap: few output channels in a group, depthwise ones above all.
-fn direct<T: Tile>(tile: &T, bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+fn direct<T: Tile, E: Element>(tile: &T, bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
     let Some([height, width]) = shape.output() else { return };
     let pixels = height * width;
     out.par_chunks_exact_mut(pixels).enumerate().for_each(|(o, out)| {
-        if bits <= 32 {
-            tile.run(OneOutput::<true> { bits, shape, o, x, w, width, out });
-        } else {
-            tile.run(OneOutput::<false> { bits, shape, o, x, w, width, out });
-        }
+        tile.run(OneOutput { bits, shape, o, x, w, width, out });
     });
 }
 
-/// An output channel of a direct convolution. `LOW` if 32 bits of every product count.
-struct OneOutput<'a, const LOW: bool> {
+/// An output channel of a direct convolution.
+struct OneOutput<'a, E> {
     bits: u8,
     shape: &'a ConvShape,
     o: usize,
-    x: &'a [u64],
-    w: &'a [u64],
+    x: &'a [E],
+    w: &'a [E],
     /// Width of the output.
     width: usize,
-    out: &'a mut [u64],
+    out: &'a mut [E],
 }
 
-impl<const LOW: bool> Job for OneOutput<'_, LOW> {
+impl<E: Element> Job for OneOutput<'_, E> {
     #[inline(always)]
     fn work(self) {
         let OneOutput { bits, shape, o, x, w, width, out } = self;
@@ -148,7 +132,7 @@ impl<const LOW: bool> Job for OneOutput<'_, LOW> {
                     for kx in 0..kw {
                         let (range, from) = columns(shape, kx, width);
                         if !range.is_empty() {
-                            add_scaled::<LOW>(
+                            add_scaled(
                                 taps[ky * kw + kx],
                                 &map[iy * in_w + from..(iy + 1) * in_w],
                                 shape.window.stride[1],
@@ -159,17 +143,17 @@ impl<const LOW: bool> Job for OneOutput<'_, LOW> {
                 }
             }
         }
-        out.iter_mut().for_each(|y| *y &= mask(bits));
+        out.iter_mut().for_each(|y| *y = *y & E::mask(bits));
     }
 }
 
 /// `y + factor x`.
 #[inline(always)]
-fn add_scaled<const LOW: bool>(factor: u64, from: &[u64], step: usize, to: &mut [u64]) {
+fn add_scaled<E: Element>(factor: E, from: &[E], step: usize, to: &mut [E]) {
     if step == 1 {
-        to.iter_mut().zip(from).for_each(|(y, x)| *y = y.wrapping_add(times::<LOW>(factor, *x)));
+        to.iter_mut().zip(from).for_each(|(y, x)| *y = y.plus(factor.times(*x)));
     } else {
-        to.iter_mut().zip(from.iter().step_by(step)).for_each(|(y, x)| *y = y.wrapping_add(times::<LOW>(factor, *x)));
+        to.iter_mut().zip(from.iter().step_by(step)).for_each(|(y, x)| *y = y.plus(factor.times(*x)));
     }
 }
 

@@ -14,8 +14,8 @@ use zeroize::Zeroize;
 use super::digits::{SLICE, Scheme, Split, Term};
 use super::right::{Right, TILE};
 use super::tile::{COLUMNS, Job, Pair, ROWS, Tile, pair};
-use crate::buffer::mask;
-use crate::kernels::scratch::Scratch;
+use crate::element::Element;
+use crate::scratch::Scratch;
 
 /// The left matrix of a group as planes of digits. Rows are padded to a whole number of [`ROWS`]; a plane
 /// holds slice after slice of the depth, each row by row, as the product reads it.
@@ -28,10 +28,10 @@ struct Left {
 }
 
 /// A digit of one slice of all rows.
-struct OneSlice<'a> {
+struct OneSlice<'a, E> {
     split: &'a Split,
     digit: usize,
-    w: &'a [u64],
+    w: &'a [E],
     depth: usize,
     first: usize,
     /// Pairs of a row in this slice.
@@ -39,7 +39,7 @@ struct OneSlice<'a> {
     to: &'a mut [Pair],
 }
 
-impl Job for OneSlice<'_> {
+impl<E: Element> Job for OneSlice<'_, E> {
     #[inline(always)]
     fn work(self) {
         let mut digits = [0i16; SLICE];
@@ -57,7 +57,7 @@ impl Job for OneSlice<'_> {
 }
 
 impl Left {
-    fn new<T: Tile>(tile: &T, split: &Split, w: &[u64], rows: usize, depth: usize) -> Left {
+    fn new<T: Tile, E: Element>(tile: &T, split: &Split, w: &[E], rows: usize, depth: usize) -> Left {
         let padded = rows.next_multiple_of(ROWS);
         let plane = padded * depth.div_ceil(2);
         let mut pairs = Scratch::zeros(split.len() * plane);
@@ -81,17 +81,17 @@ impl Left {
 }
 
 /// The output, written by tasks at places that do not overlap.
-struct Shared<'a> {
-    start: *mut u64,
+struct Shared<'a, E> {
+    start: *mut E,
     len: usize,
-    borrow: PhantomData<&'a mut [u64]>,
+    borrow: PhantomData<&'a mut [E]>,
 }
 
 // SAFETY: the pointer is only used in `Shared::add`, whose callers write disjoint places.
 #[allow(unsafe_code)]
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<E: Element> Sync for Shared<'_, E> {}
 
-impl Shared<'_> {
+impl<E: Element> Shared<'_, E> {
     /// Adds `values` to the elements from `at` on, or writes them there if they are the `first`, and keeps the bits of
     /// `mask`.
     ///
@@ -99,7 +99,7 @@ impl Shared<'_> {
     /// No two tasks may touch the same element at the same time.
     #[allow(unsafe_code)]
     #[inline(always)]
-    unsafe fn add(&self, at: usize, first: bool, values: &[u64], mask: u64) {
+    unsafe fn add(&self, at: usize, first: bool, values: &[E], mask: E) {
         assert!(at + values.len() <= self.len, "a tile lies inside the output");
         // SAFETY: the range is inside the exclusively borrowed output, and by the function's
         // contract nobody else touches it now.
@@ -107,7 +107,7 @@ impl Shared<'_> {
         if first {
             to.iter_mut().zip(values).for_each(|(y, v)| *y = *v & mask);
         } else {
-            to.iter_mut().zip(values).for_each(|(y, v)| *y = y.wrapping_add(*v) & mask);
+            to.iter_mut().zip(values).for_each(|(y, v)| *y = y.plus(*v) & mask);
         }
     }
 }
@@ -122,7 +122,7 @@ pub struct Arranged {
 
 impl Arranged {
     /// Arranges `w`. `narrow` if all weights are integers of at most 16 bits with their sign.
-    pub fn new<T: Tile>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[u64]) -> Arranged {
+    pub fn new<T: Tile, E: Element>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Arranged {
         let scheme = Scheme::of(bits, narrow);
         let rows = shape.out_channels / shape.groups;
         let depth = shape.in_channels / shape.groups * shape.window.kernel[0] * shape.window.kernel[1];
@@ -131,8 +131,8 @@ impl Arranged {
     }
 
     /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
-    pub fn working_words(&self) -> usize {
-        Right::words(&self.scheme.right, &self.shape, self.shape.in_channels / self.shape.groups.max(1))
+    pub fn working_words<E: Element>(&self) -> usize {
+        Right::<E>::words(&self.scheme.right, &self.shape, self.shape.in_channels / self.shape.groups.max(1))
     }
 
     /// Whether it was made for this convolution.
@@ -142,7 +142,7 @@ impl Arranged {
 }
 
 /// A convolution, reduced; `out` may hold anything.
-pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]) {
+pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: &mut [E]) {
     let Arranged { bits, shape, scheme, groups } = weights;
     let Some([height, width]) = shape.output() else { return };
     let pixels = height * width;
@@ -159,7 +159,7 @@ pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]
         let rectangle = |t: usize, part: usize| Rectangle {
             tile,
             scheme,
-            mask: mask(*bits),
+            mask: E::mask(*bits),
             left,
             right: &right,
             packed: None,
@@ -188,15 +188,15 @@ pub fn product<T: Tile>(tile: &T, weights: &Arranged, x: &[u64], out: &mut [u64]
 }
 
 /// A slice of some columns of the right side.
-struct OnePack<'a> {
-    right: &'a Right<'a>,
+struct OnePack<'a, E> {
+    right: &'a Right<'a, E>,
     pairs: Range<usize>,
     first: usize,
     count: usize,
     to: &'a mut [[Pair; COLUMNS]],
 }
 
-impl Job for OnePack<'_> {
+impl<E: Element> Job for OnePack<'_, E> {
     #[inline(always)]
     fn work(self) {
         self.right.pack(self.pairs, self.first, self.count, self.to);
@@ -204,15 +204,15 @@ impl Job for OnePack<'_> {
 }
 
 /// Some rows and columns of the product.
-struct Rectangle<'a, T> {
+struct Rectangle<'a, T, E> {
     tile: &'a T,
     scheme: &'a Scheme,
-    mask: u64,
+    mask: E,
     left: &'a Left,
-    right: &'a Right<'a>,
+    right: &'a Right<'a, E>,
     /// The columns of the right side, slice after slice, where they are shared by several tasks.
     packed: Option<&'a [[Pair; COLUMNS]]>,
-    target: &'a Shared<'a>,
+    target: &'a Shared<'a, E>,
     /// Rows and columns of the whole product.
     rows: usize,
     pixels: usize,
@@ -220,7 +220,7 @@ struct Rectangle<'a, T> {
     columns: Range<usize>,
 }
 
-impl<T: Tile> Job for Rectangle<'_, T> {
+impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
     #[inline(always)]
     fn work(self) {
         let (first, count) = (self.columns.start, self.columns.len());
@@ -246,7 +246,7 @@ impl<T: Tile> Job for Rectangle<'_, T> {
     }
 }
 
-impl<T: Tile> Rectangle<'_, T> {
+impl<T: Tile, E: Element> Rectangle<'_, T, E> {
     /// Adds what a slice gives for one panel of rows and one block of columns.
     #[inline(always)]
     fn add_tile(&self, packed: &[[Pair; COLUMNS]], blocks: usize, block: usize, panel: usize, slice: Range<usize>) {
@@ -257,7 +257,7 @@ impl<T: Tile> Rectangle<'_, T> {
                 self.tile.multiply(self.left.panel(l, panel, slice.clone()), right, used, sums);
             }
         };
-        let mut sums = [[0u64; COLUMNS]; ROWS];
+        let mut sums = [[E::ZERO; COLUMNS]; ROWS];
         for term in &self.scheme.exact {
             let mut part = [[0i32; COLUMNS]; ROWS];
             add(term, &mut part);
@@ -289,8 +289,8 @@ impl<T: Tile> Rectangle<'_, T> {
 
 /// `sums += part 2^shift`.
 #[inline(always)]
-fn shift_in(sums: &mut [[u64; COLUMNS]; ROWS], part: &[[i32; COLUMNS]; ROWS], shift: u8) {
+fn shift_in<E: Element>(sums: &mut [[E; COLUMNS]; ROWS], part: &[[i32; COLUMNS]; ROWS], shift: u8) {
     for (y, p) in sums.iter_mut().zip(part) {
-        y.iter_mut().zip(p).for_each(|(y, p)| *y = y.wrapping_add((i64::from(*p) as u64) << shift));
+        y.iter_mut().zip(p).for_each(|(y, p)| *y = y.plus(E::signed(*p) << shift));
     }
 }

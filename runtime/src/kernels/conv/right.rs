@@ -7,19 +7,20 @@ use bcc_ir::geometry::{ConvShape, Window};
 use super::digits::Split;
 use super::maps::Maps;
 use super::tile::{COLUMNS, Pair, Tile};
-use crate::words::Words;
+use crate::element::Element;
+use crate::scratch::Scratch;
 
 /// Output pixels of a task.
 pub const TILE: usize = 4 * COLUMNS;
 
 /// What one group of a convolution reads.
-pub enum Right<'a> {
+pub enum Right<'a, E> {
     /// Windows of several pixels: digits are made once for all taps.
     Maps(Maps),
     /// Single pixels: digits are made when they are packed.
     Pixels {
         /// The maps.
-        x: Pixels<'a>,
+        x: Pixels<'a, E>,
         /// Pixels of each.
         map: usize,
         /// The digits.
@@ -28,13 +29,13 @@ pub enum Right<'a> {
 }
 
 /// Maps as they are, or every few pixels of them.
-pub enum Pixels<'a> {
-    All(&'a [u64]),
-    Some(Words),
+pub enum Pixels<'a, E> {
+    All(&'a [E]),
+    Some(Scratch<E>),
 }
 
-impl Pixels<'_> {
-    fn all(&self) -> &[u64] {
+impl<E: Element> Pixels<'_, E> {
+    fn all(&self) -> &[E] {
         match self {
             Pixels::All(x) => x,
             Pixels::Some(x) => x,
@@ -49,11 +50,11 @@ fn single(window: &Window) -> bool {
 }
 
 /// The pixels that windows of one pixel with steps are on.
-fn sampled(shape: &ConvShape, channels: usize, x: &[u64]) -> Words {
+fn sampled<E: Element>(shape: &ConvShape, channels: usize, x: &[E]) -> Scratch<E> {
     let [height, width] = shape.output().unwrap_or_default();
     let [in_h, in_w] = shape.input;
     let [step_y, step_x] = shape.window.stride;
-    let mut out = Words::any(channels * height * width);
+    let mut out = Scratch::any(channels * height * width);
     let maps = x.chunks_exact(in_h * in_w).zip(out.chunks_exact_mut((height * width).max(1)));
     for (map, out) in maps {
         let rows = map.chunks_exact(in_w).step_by(step_y).zip(out.chunks_exact_mut(width));
@@ -62,9 +63,9 @@ fn sampled(shape: &ConvShape, channels: usize, x: &[u64]) -> Words {
     out
 }
 
-impl<'a> Right<'a> {
+impl<'a, E: Element> Right<'a, E> {
     /// Of `x`, `channels` maps.
-    pub fn new<T: Tile>(tile: &T, split: &'a Split, shape: &ConvShape, channels: usize, x: &'a [u64]) -> Self {
+    pub fn new<T: Tile>(tile: &T, split: &'a Split, shape: &ConvShape, channels: usize, x: &'a [E]) -> Self {
         if shape.window.stride == [1, 1] && single(&shape.window) {
             Right::Pixels { x: Pixels::All(x), map: shape.input[0] * shape.input[1], split }
         } else if single(&shape.window) {
@@ -79,7 +80,7 @@ impl<'a> Right<'a> {
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
         match shape.output() {
             _ if !single(&shape.window) => Maps::words(split, shape, channels),
-            Some([h, w]) if shape.window.stride != [1, 1] => channels * h * w,
+            Some([h, w]) if shape.window.stride != [1, 1] => (channels * h * w * size_of::<E>()).div_ceil(8),
             _ => 0,
         }
     }
@@ -98,7 +99,7 @@ impl<'a> Right<'a> {
                     let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]);
                     let (even, odd) = (row(2 * p), row(2 * p + 1));
                     for panel in 0..panels {
-                        let part = |row: Option<&[u64]>| columns(row.unwrap_or(&[]), panel * COLUMNS);
+                        let part = |row: Option<&[E]>| columns(row.unwrap_or(&[]), panel * COLUMNS);
                         let (even, odd) = (part(even), part(odd));
                         for digit in 0..split.len() {
                             to[(digit * panels + panel) * slice + i] = split.pairs(digit, &even, &odd);
@@ -112,12 +113,12 @@ impl<'a> Right<'a> {
 
 /// [`COLUMNS`] elements of a row, zeros past its end.
 #[inline(always)]
-fn columns(row: &[u64], from: usize) -> [u64; COLUMNS] {
+fn columns<E: Element>(row: &[E], from: usize) -> [E; COLUMNS] {
     let row = row.get(from..).unwrap_or(&[]);
     match row.first_chunk() {
         Some(whole) => *whole,
         None => {
-            let mut part = [0; COLUMNS];
+            let mut part = [E::ZERO; COLUMNS];
             part[..row.len()].copy_from_slice(row);
             part
         }

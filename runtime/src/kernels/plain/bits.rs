@@ -1,6 +1,7 @@
 //! Bit planes.
 
-use crate::buffer::{mask, stride, tail_mask};
+use crate::buffer::{stride, tail_mask};
+use crate::element::Element;
 use crate::kernels::blocks::bit;
 
 /// `a xor b`.
@@ -33,12 +34,12 @@ pub fn planes(len: usize, picks: &[(u8, u32)], operands: &[&[u64]], out: &mut [u
 
 /// Plane `pad + p` holds bit `low + p` of every element; `out` is zero before.
 #[inline(always)]
-pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
+pub fn to_bits<E: Element>(low: u8, pad: u8, x: &[E], out: &mut [u64]) {
     let planes = out.chunks_exact_mut(stride(x.len())).skip(usize::from(pad));
     for (p, plane) in planes.enumerate() {
         for (word, values) in plane.iter_mut().zip(x.chunks(64)) {
             for (i, v) in values.iter().enumerate() {
-                *word |= (v >> (usize::from(low) + p) & 1) << i;
+                *word |= (v.word() >> (usize::from(low) + p) & 1) << i;
             }
         }
     }
@@ -46,19 +47,19 @@ pub fn to_bits(low: u8, pad: u8, x: &[u64], out: &mut [u64]) {
 
 /// 0 or 1 for every bit of a plane.
 #[inline(always)]
-pub fn to_ring(plane: &[u64], out: &mut [u64]) {
+pub fn to_ring<E: Element>(plane: &[u64], out: &mut [E]) {
     for (i, y) in out.iter_mut().enumerate() {
-        *y = bit(plane, i);
+        *y = E::of(bit(plane, i));
     }
 }
 
 /// Whether `a + b >= 2^k`; `out` is zero before.
 #[inline(always)]
-pub fn wrap(k: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
+pub fn wrap<E: Element>(k: u8, a: &[E], b: &[E], out: &mut [u64]) {
     for ((word, a), b) in out.iter_mut().zip(a.chunks(64)).zip(b.chunks(64)) {
         for (i, (a, b)) in a.iter().zip(b).enumerate() {
             // The sum wrapped exactly if it came out smaller than an operand.
-            *word |= u64::from(a.wrapping_add(*b) & mask(k) < *a) << i;
+            *word |= u64::from(a.plus(*b) & E::mask(k) < *a) << i;
         }
     }
 }

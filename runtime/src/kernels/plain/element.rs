@@ -1,55 +1,55 @@
 //! Element by element.
 
-use crate::buffer::mask;
+use crate::element::Element;
 
 /// `a + b`.
 #[inline(always)]
-pub fn add(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn add<E: Element>(bits: u8, a: &[E], b: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
-        *y = a.wrapping_add(*b) & m;
+        *y = a.plus(*b) & m;
     }
 }
 
 /// `a - b`.
 #[inline(always)]
-pub fn sub(bits: u8, a: &[u64], b: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn sub<E: Element>(bits: u8, a: &[E], b: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     for ((y, a), b) in out.iter_mut().zip(a).zip(b) {
-        *y = a.wrapping_sub(*b) & m;
+        *y = a.minus(*b) & m;
     }
 }
 
 /// `a + value`.
 #[inline(always)]
-pub fn add_const(bits: u8, a: &[u64], value: u64, out: &mut [u64]) {
-    let m = mask(bits);
+pub fn add_const<E: Element>(bits: u8, a: &[E], value: E, out: &mut [E]) {
+    let m = E::mask(bits);
     for (y, a) in out.iter_mut().zip(a) {
-        *y = a.wrapping_add(value) & m;
+        *y = a.plus(value) & m;
     }
 }
 
 /// `(a + carry 2^drop mod 2^k) >> drop`.
 #[inline(always)]
-pub fn truncate(k: u8, drop: u8, carry: u8, a: &[u64], out: &mut [u64]) {
-    let (m, unit) = (mask(k), u64::from(carry) << drop);
+pub fn truncate<E: Element>(k: u8, drop: u8, carry: u8, a: &[E], out: &mut [E]) {
+    let (m, unit) = (E::mask(k), E::of(carry.into()).up(drop));
     for (y, a) in out.iter_mut().zip(a) {
-        *y = (a.wrapping_add(unit) & m) >> drop;
+        *y = (a.plus(unit) & m) >> drop;
     }
 }
 
 /// `low + 2^shift high`.
 #[inline(always)]
-pub fn join(bits: u8, shift: u8, low: &[u64], high: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn join<E: Element>(bits: u8, shift: u8, low: &[E], high: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     for ((y, l), h) in out.iter_mut().zip(low).zip(high) {
-        *y = l.wrapping_add(h << shift) & m;
+        *y = l.plus(h.up(shift)) & m;
     }
 }
 
 /// `x + b[channel]`.
 #[inline(always)]
-pub fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) {
+pub fn add_bias<E: Element>(bits: u8, x: &[E], b: &[E], out: &mut [E]) {
     let size = x.len() / b.len();
     for ((y, x), b) in out.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(b) {
         add_const(bits, x, *b, y);
@@ -58,11 +58,11 @@ pub fn add_bias(bits: u8, x: &[u64], b: &[u64], out: &mut [u64]) {
 
 /// `x * factors[position]`.
 #[inline(always)]
-pub fn scale(bits: u8, factors: &[u64], x: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn scale<E: Element>(bits: u8, factors: &[u64], x: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     for (y, x) in out.chunks_exact_mut(factors.len()).zip(x.chunks_exact(factors.len())) {
         for ((y, x), f) in y.iter_mut().zip(x).zip(factors) {
-            *y = x.wrapping_mul(*f) & m;
+            *y = x.times(E::of(*f)) & m;
         }
     }
 }

@@ -2,19 +2,19 @@
 
 use bcc_ir::program::Source;
 
-use crate::buffer::mask;
+use crate::element::Element;
 
 #[inline(always)]
-fn copy(bits: u8, from: &[u64], to: &mut [u64]) {
-    let m = mask(bits);
+fn copy<E: Element>(bits: u8, from: &[E], to: &mut [E]) {
+    let m = E::mask(bits);
     for (y, x) in to.iter_mut().zip(from) {
-        *y = x & m;
+        *y = *x & m;
     }
 }
 
 /// `y[o, j, i] = x[o, indices[j], i]` for `x` of shape `[outer, axis, inner]`.
 #[inline(always)]
-pub fn gather(bits: u8, [_, axis, inner]: [usize; 3], indices: &[usize], x: &[u64], out: &mut [u64]) {
+pub fn gather<E: Element>(bits: u8, [_, axis, inner]: [usize; 3], indices: &[usize], x: &[E], out: &mut [E]) {
     if inner == 0 || indices.is_empty() {
         return;
     }
@@ -26,8 +26,8 @@ pub fn gather(bits: u8, [_, axis, inner]: [usize; 3], indices: &[usize], x: &[u6
 
 /// Output axis `i` is operand axis `perm[i]`.
 #[inline(always)]
-pub fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn transpose<E: Element>(bits: u8, shape: &[usize], perm: &[usize], x: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     let steps: Vec<usize> = perm.iter().map(|&p| shape[p + 1..].iter().product()).collect();
     let sizes: Vec<usize> = perm.iter().map(|&p| shape[p]).collect();
     let mut at = vec![0; perm.len()];
@@ -48,7 +48,7 @@ pub fn transpose(bits: u8, shape: &[usize], perm: &[usize], x: &[u64], out: &mut
 
 /// Zeros around each map of `input` pixels; `out` is zero before.
 #[inline(always)]
-pub fn pad(bits: u8, [h, w]: [usize; 2], [top, left, bottom, right]: [usize; 4], x: &[u64], out: &mut [u64]) {
+pub fn pad<E: Element>(bits: u8, [h, w]: [usize; 2], [top, left, bottom, right]: [usize; 4], x: &[E], out: &mut [E]) {
     let wide = left + w + right;
     if h * w == 0 {
         return;
@@ -62,7 +62,7 @@ pub fn pad(bits: u8, [h, w]: [usize; 2], [top, left, bottom, right]: [usize; 4],
 
 /// Channels of `inner` elements, each the next one of an operand or zero; `out` is zero before.
 #[inline(always)]
-pub fn assemble(bits: u8, inner: usize, sources: &[Source], operands: &[&[u64]], out: &mut [u64]) {
+pub fn assemble<E: Element>(bits: u8, inner: usize, sources: &[Source], operands: &[&[E]], out: &mut [E]) {
     let mut next = vec![0; operands.len()];
     for (source, y) in sources.iter().zip(out.chunks_exact_mut(inner)) {
         if let Source::Operand(i) = source {

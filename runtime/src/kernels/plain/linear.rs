@@ -2,7 +2,7 @@
 
 use bcc_ir::geometry::{ConvShape, PoolShape, Window};
 
-use crate::buffer::mask;
+use crate::element::Element;
 
 /// Input position of a tap, if it is not in the padding.
 #[inline(always)]
@@ -14,7 +14,7 @@ fn tap(window: &Window, input: [usize; 2], [oy, ox]: [usize; 2], [ky, kx]: [usiz
 
 /// Convolution by its definition.
 #[inline(always)]
-pub fn conv(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) {
+pub fn conv<E: Element>(bits: u8, shape: &ConvShape, x: &[E], w: &[E], out: &mut [E]) {
     let Some([height, width]) = shape.output() else { return };
     let [kh, kw] = shape.window.kernel;
     let size = shape.input[0] * shape.input[1];
@@ -23,18 +23,18 @@ pub fn conv(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) 
         let first = o / out_group * in_group;
         for oy in 0..height {
             for ox in 0..width {
-                let mut sum = 0u64;
+                let mut sum = E::ZERO;
                 for c in 0..in_group {
                     for ky in 0..kh {
                         for kx in 0..kw {
                             if let Some(p) = tap(&shape.window, shape.input, [oy, ox], [ky, kx]) {
                                 let weight = w[((o * in_group + c) * kh + ky) * kw + kx];
-                                sum = sum.wrapping_add(weight.wrapping_mul(x[(first + c) * size + p]));
+                                sum = sum.plus(weight.times(x[(first + c) * size + p]));
                             }
                         }
                     }
                 }
-                out[(o * height + oy) * width + ox] = sum & mask(bits);
+                out[(o * height + oy) * width + ox] = sum & E::mask(bits);
             }
         }
     }
@@ -42,22 +42,22 @@ pub fn conv(bits: u8, shape: &ConvShape, x: &[u64], w: &[u64], out: &mut [u64]) 
 
 /// Sum over each window.
 #[inline(always)]
-pub fn sum_pool(bits: u8, shape: &PoolShape, x: &[u64], out: &mut [u64]) {
+pub fn sum_pool<E: Element>(bits: u8, shape: &PoolShape, x: &[E], out: &mut [E]) {
     let Some([height, width]) = shape.window.output(shape.input[0], shape.input[1]) else { return };
     let [kh, kw] = shape.window.kernel;
     let size = shape.input[0] * shape.input[1];
     for (map, out) in x.chunks_exact(size).zip(out.chunks_exact_mut(height * width)) {
         for oy in 0..height {
             for ox in 0..width {
-                let mut sum = 0u64;
+                let mut sum = E::ZERO;
                 for ky in 0..kh {
                     for kx in 0..kw {
                         if let Some(p) = tap(&shape.window, shape.input, [oy, ox], [ky, kx]) {
-                            sum = sum.wrapping_add(map[p]);
+                            sum = sum.plus(map[p]);
                         }
                     }
                 }
-                out[oy * width + ox] = sum & mask(bits);
+                out[oy * width + ox] = sum & E::mask(bits);
             }
         }
     }

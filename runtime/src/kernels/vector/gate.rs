@@ -6,9 +6,10 @@ use std::ops::Range;
 use bcc_ir::program::BlockMap;
 
 use super::LANES;
-use crate::buffer::mask;
+use crate::element::Element;
 use crate::kernels::Select;
 use crate::kernels::blocks::bit;
+use crate::scratch::Scratch;
 
 /// Pixels that 1x1 blocks are worked on at a time.
 const PART: usize = 8 * LANES;
@@ -49,7 +50,7 @@ fn for_bands(map: &BlockMap, mut f: impl FnMut(Band)) {
 
 /// Spreads values of blocks over the pixels of a row.
 #[inline(always)]
-fn spread(block: usize, values: impl Iterator<Item = u64>, row: &mut [u64]) {
+fn spread<E: Element>(block: usize, values: impl Iterator<Item = E>, row: &mut [E]) {
     if block == 1 {
         row.iter_mut().zip(values).for_each(|(y, v)| *y = v);
     } else {
@@ -59,41 +60,40 @@ fn spread(block: usize, values: impl Iterator<Item = u64>, row: &mut [u64]) {
 
 /// All ones where the bit of a block is set, for every pixel of a row.
 #[inline(always)]
-fn spread_bits(band: &Band, plane: &[u64], row: &mut [u64]) {
-    spread(band.block, band.blocks.clone().map(|b| bit(plane, b).wrapping_neg()), row);
+fn spread_bits<E: Element>(band: &Band, plane: &[u64], row: &mut [E]) {
+    spread(band.block, band.blocks.clone().map(|b| E::of(bit(plane, b)).neg()), row);
 }
 
 /// [`plain::gate::block_sum`](crate::kernels::plain::gate::block_sum).
 #[inline(always)]
-pub fn block_sum(bits: u8, map: &BlockMap, x: &[u64], out: &mut [u64]) {
-    let m = mask(bits);
+pub fn block_sum<E: Element>(bits: u8, map: &BlockMap, x: &[E], out: &mut [E]) {
+    let m = E::mask(bits);
     let width = map.map[1];
-    let mut sums = vec![0u64; width];
+    let mut sums = Scratch::<E>::any(width);
     for_bands(map, |band| {
         let out = &mut out[band.blocks.clone()];
         if band.block == 1 && band.rows == 1 {
             for (y, x) in out.iter_mut().zip(&x[band.pixels.clone()]) {
-                *y = x & m;
+                *y = *x & m;
             }
             return;
         }
-        sums.fill(0);
+        sums.fill(E::ZERO);
         for row in x[band.pixels.start..].chunks_exact(width).take(band.rows) {
             for (sum, x) in sums.iter_mut().zip(row) {
-                *sum = sum.wrapping_add(*x);
+                *sum = sum.plus(*x);
             }
         }
         for (y, sums) in out.iter_mut().zip(sums.chunks(band.block)) {
-            *y = sums.iter().fold(0u64, |a, b| a.wrapping_add(*b)) & m;
+            *y = sums.iter().fold(E::ZERO, |a, b| a.plus(*b)) & m;
         }
     });
-    zeroize::Zeroize::zeroize(&mut sums);
 }
 
 /// [`plain::gate::gate`](crate::kernels::plain::gate::gate).
 #[inline(always)]
-pub fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) {
-    let mut keep = vec![0u64; PART.max(map.map[1])];
+pub fn gate<E: Element>(map: &BlockMap, gate: &[u64], x: &[E], out: &mut [E]) {
+    let mut keep = Scratch::<E>::any(PART.max(map.map[1]));
     for_bands(map, |band| {
         let n = band.pixels.len();
         let keep = &mut keep[..n];
@@ -101,30 +101,29 @@ pub fn gate(map: &BlockMap, gate: &[u64], x: &[u64], out: &mut [u64]) {
         for row in 0..band.rows {
             let pixels = band.pixels.start + row * n..band.pixels.end + row * n;
             for ((y, x), keep) in out[pixels.clone()].iter_mut().zip(&x[pixels]).zip(keep.iter()) {
-                *y = x & keep;
+                *y = *x & *keep;
             }
         }
     });
-    zeroize::Zeroize::zeroize(&mut keep);
 }
 
 /// What a row of selections reads besides the pixels.
-struct Row<'a> {
+struct Row<'a, E> {
     k: u8,
-    mask: u64,
+    mask: E,
     public: bool,
     /// All ones where `delta` is set, by pixel.
-    delta: &'a [u64],
+    delta: &'a [E],
     /// Share of `rho`, by pixel.
-    r: &'a [u64],
+    r: &'a [E],
 }
 
 /// [`plain::gate::select`](crate::kernels::plain::gate::select).
 #[inline(always)]
-pub fn select(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out: &mut [u64]) {
+pub fn select<E: Element>(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_, E>, out: &mut [E]) {
     let [k, l] = moduli;
     let size = PART.max(map.map[1]);
-    let (mut deltas, mut shares) = (vec![0u64; size], vec![0u64; size]);
+    let (mut deltas, mut shares) = (Scratch::<E>::any(size), Scratch::<E>::any(size));
     for_bands(map, |band| {
         let n = band.pixels.len();
         spread_bits(&band, s.delta, &mut deltas[..n]);
@@ -134,47 +133,46 @@ pub fn select(moduli: [u8; 2], map: &BlockMap, public: bool, s: Select<'_>, out:
             spread(band.block, s.r[band.blocks.clone()].iter().copied(), &mut shares[..n]);
             &shares[..n]
         };
-        let row = Row { k, mask: mask(l), public, delta: &deltas[..n], r };
+        let row = Row { k, mask: E::mask(l), public, delta: &deltas[..n], r };
         for i in 0..band.rows {
             let p = band.pixels.start + i * n..band.pixels.end + i * n;
             let lift = s.lift.map(|lift| lift.map(|x| &x[p.clone()]));
             select_row(&row, &s.d[p.clone()], [&s.a[p.clone()], &s.ra[p.clone()]], lift, &mut out[p]);
         }
     });
-    zeroize::Zeroize::zeroize(&mut shares);
 }
 
 #[inline(always)]
-fn select_row(row: &Row<'_>, d: &[u64], [a, ra]: [&[u64]; 2], lift: Option<[&[u64]; 3]>, out: &mut [u64]) {
+fn select_row<E: Element>(row: &Row<'_, E>, d: &[E], [a, ra]: [&[E]; 2], lift: Option<[&[E]; 3]>, out: &mut [E]) {
     let n = out.len();
     let (delta, r, d, a, ra) = (&row.delta[..n], &row.r[..n], &d[..n], &a[..n], &ra[..n]);
-    let (k, bias, low) = (row.k, 1u64 << (row.k - 2), mask(row.k));
+    let (k, bias, low) = (row.k, E::of(1) << (row.k - 2), E::mask(row.k));
     // Of a full ring `te` counts nothing.
-    let unit = if k < 64 { 1u64 << k } else { 0 };
-    let own = if row.public { u64::MAX } else { 0 };
-    let finish = |i: usize, value: u64, a: u64, ra: u64| {
-        let kept = (value & own).wrapping_add(a);
-        let flipped = value.wrapping_mul(r[i]).wrapping_add(ra);
-        flipped.wrapping_add(delta[i] & kept.wrapping_sub(flipped).wrapping_sub(flipped)) & row.mask
+    let unit = E::of(1).up(k);
+    let own = if row.public { !E::ZERO } else { E::ZERO };
+    let finish = |i: usize, value: E, a: E, ra: E| {
+        let kept = (value & own).plus(a);
+        let flipped = value.times(r[i]).plus(ra);
+        flipped.plus(delta[i] & kept.minus(flipped).minus(flipped)) & row.mask
     };
     match lift {
         Some([w, ta, rta]) => {
             let (w, ta, rta) = (&w[..n], &ta[..n], &rta[..n]);
             for i in 0..n {
-                let eps = d[i].wrapping_add(bias) & low;
+                let eps = d[i].plus(bias) & low;
                 let te = eps >> (k - 1);
-                let no_te = te.wrapping_sub(1);
-                let value = eps.wrapping_sub(unit & te.wrapping_neg()).wrapping_sub(bias);
-                let a = a[i].wrapping_sub(w[i].wrapping_add(ta[i] & no_te) << k);
-                let ra = ra[i].wrapping_sub((rta[i] & no_te) << k);
+                let no_te = te.minus(E::of(1));
+                let value = eps.minus(unit & te.neg()).minus(bias);
+                let a = a[i].minus(w[i].plus(ta[i] & no_te) << k);
+                let ra = ra[i].minus((rta[i] & no_te) << k);
                 out[i] = finish(i, value, a, ra);
             }
         }
         None => {
             for i in 0..n {
-                let eps = d[i].wrapping_add(bias) & low;
+                let eps = d[i].plus(bias) & low;
                 let te = eps >> (k - 1);
-                let value = eps.wrapping_sub(unit & te.wrapping_neg()).wrapping_sub(bias);
+                let value = eps.minus(unit & te.neg()).minus(bias);
                 out[i] = finish(i, value, a[i], ra[i]);
             }
         }
