@@ -39,14 +39,15 @@ fn run(
 }
 
 fn check(name: &str, map: BlockMap) {
-    let model = network(2, &map);
-    for batch in [1, 2] {
+    // Elements of 32 and of 64 bits.
+    for (ring, batch) in [(32, 1), (32, 2), (41, 1)] {
+        let model = network(ring, 2, &map);
         let nobody: Observer = Arc::new(|_, _, _, _| {});
         let (want, whole) = run(&model, kernels::plain(), batch, Some(nobody));
         for k in [kernels::plain(), kernels::best()] {
             let (got, strips) = run(&model, k, batch, None);
-            assert!(got == want, "{name}, batch {batch}, {}: other frames", k.name());
-            assert!(strips == whole, "{name}, batch {batch}, {}: other outputs", k.name());
+            assert!(got == want, "{name}, {ring} bits, batch {batch}, {}: other frames", k.name());
+            assert!(strips == whole, "{name}, {ring} bits, batch {batch}, {}: other outputs", k.name());
         }
     }
 }
@@ -72,7 +73,7 @@ fn channels_larger_than_a_strip() {
 /// Every instruction but a draw has one step; steps take many together.
 #[test]
 fn steps_take_every_instruction_once() {
-    let (program, _) = network(2, &BlockMap { map: [8, 8], blocks: vec![[1, 1]; 4] });
+    let (program, _) = network(32, 2, &BlockMap { map: [8, 8], blocks: vec![[1, 1]; 4] });
     let (mut instructions, mut count) = (0, 0);
     for role in Role::ALL {
         let code = program.code(role);

@@ -316,11 +316,11 @@ pub fn relu_program(k: u8, l: u8, map: &BlockMap, window: [u8; 2]) -> Program {
 /// A convolution, a truncation, a Block-ReLU: every kind of message, all phases.
 pub fn small_network() -> (Program, Vec<Vec<i64>>) {
     let map = BlockMap { map: [5, 6], blocks: vec![[1, 1], [2, 2], [3, 4]] };
-    network(2, &map)
+    network(32, 2, &map)
 }
 
 /// A 3x3 convolution of some channels, truncation, and Block-ReLU.
-pub fn network(in_channels: usize, map: &BlockMap) -> (Program, Vec<Vec<i64>>) {
+pub fn network(ring: u8, in_channels: usize, map: &BlockMap) -> (Program, Vec<Vec<i64>>) {
     let shape = ConvShape {
         in_channels,
         input: map.map,
@@ -328,14 +328,14 @@ pub fn network(in_channels: usize, map: &BlockMap) -> (Program, Vec<Vec<i64>>) {
         groups: 1,
         window: bcc_ir::Window { kernel: [3, 3], stride: [1, 1], dilation: [1, 1], pad: [1, 1, 1, 1] },
     };
-    let mut b = Builder::new(32);
-    let (x, c_at_d) = b.input(32, shape.input_len().unwrap());
-    let z = b.conv(x, c_at_d, 32, shape);
-    let z = b.truncate(z, 32, 6, shape.output_len().unwrap());
-    b.tap("z", z, 26);
-    let y = b.block_relu(z, 26, 32, map, [0, 26]);
-    b.tap("y", y, 32);
-    b.output(y, 32, map.pixels());
+    let mut b = Builder::new(ring);
+    let (x, c_at_d) = b.input(ring, shape.input_len().unwrap());
+    let z = b.conv(x, c_at_d, ring, shape);
+    let z = b.truncate(z, ring, 6, shape.output_len().unwrap());
+    b.tap("z", z, ring - 6);
+    let y = b.block_relu(z, ring - 6, ring, map, [0, 26]);
+    b.tap("y", y, ring);
+    b.output(y, ring, map.pixels());
     let weights = (0..shape.weight_len().unwrap() as i64).map(|i| (i * 37 % 101) - 50).collect();
     (b.finish(), vec![weights])
 }
