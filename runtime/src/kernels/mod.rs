@@ -25,7 +25,9 @@ mod vector;
 use bcc_ir::geometry::{ConvShape, PoolShape};
 use bcc_ir::program::{BlockMap, Source};
 
-use conv::Tile;
+use std::sync::OnceLock;
+
+use conv::{Tile, whole_is_faster};
 
 use crate::element::Element;
 
@@ -191,9 +193,8 @@ impl KernelSet {
         KernelSet { name, narrow: kernels, wide: kernels }
     }
 
-    #[cfg(target_arch = "x86_64")]
     fn of_tile<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(tile: K) -> KernelSet {
-        // Tiles take no memory, so nothing is lost.
+        // Made once.
         KernelSet::new(tile.name(), Box::leak(Box::new(tile)))
     }
 
@@ -215,16 +216,29 @@ pub fn plain() -> KernelSet {
 
 /// Every set that this processor can run, the plain one first, the fastest last.
 pub fn available() -> Vec<KernelSet> {
-    let mut sets = vec![plain(), KernelSet::new(conv::Portable.name(), &conv::Portable)];
-    #[cfg(target_arch = "x86_64")]
-    {
-        sets.extend(conv::Avx2::new().map(KernelSet::of_tile));
-        sets.extend(conv::Avx512::new().map(KernelSet::of_tile));
-    }
-    sets
+    static ALL: OnceLock<Vec<KernelSet>> = OnceLock::new();
+    let all = || {
+        let mut sets = vec![plain()];
+        sets.extend(either_way(|whole| Some(conv::Portable { whole })));
+        #[cfg(target_arch = "x86_64")]
+        {
+            sets.extend(either_way(conv::Avx2::new));
+            sets.extend(either_way(conv::Avx512::new));
+        }
+        sets
+    };
+    ALL.get_or_init(all).clone()
 }
 
 /// The fastest set that this processor can run.
 pub fn best() -> KernelSet {
     available().pop().unwrap_or(plain())
+}
+
+/// The sets of an instruction set that multiply digits and whole integers, the faster one last.
+fn either_way<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(
+    tile: impl Fn(bool) -> Option<K>,
+) -> impl Iterator<Item = KernelSet> {
+    let whole_last = tile(true).is_some_and(|tile| whole_is_faster(&tile));
+    [!whole_last, whole_last].into_iter().filter_map(tile).map(KernelSet::of_tile)
 }

@@ -1,5 +1,5 @@
 //! Integers modulo `2^k` as signed digits of at most 16 bits, and the products of digits that make a
-//! product.
+//! product; or as they are, where the processor multiplies 32 bits as fast.
 //!
 //! `v = sum of d_i 2^(p_i)` and `w = sum of e_j 2^(q_j)`, modulo `2^k`, so `v w` is the sum of
 //! `d_i e_j 2^(p_i + q_j)` over the pairs with `p_i + q_j < k`. Processors multiply 16-bit integers at
@@ -70,9 +70,23 @@ impl Split {
         }
     }
 
+    /// Whether values of at most 32 bits are cut into halves.
+    fn halves(&self) -> bool {
+        matches!(self.widths[..], [WIDEST, ..=WIDEST])
+    }
+
     /// Digit number `digit` of pairs of values.
     #[inline(always)]
     pub fn pairs<E: Element, const N: usize>(&self, digit: usize, first: &[E; N], second: &[E; N]) -> [Pair; N] {
+        if self.halves() {
+            // The low half is its own digit; of the high one the sign of the low one is taken off.
+            let pair = |low: u32, high: u32| low & 0xffff | high << 16;
+            let carried = |v: E| v.low().wrapping_add(0x8000);
+            return std::array::from_fn(|i| match digit {
+                0 => pair(first[i].low(), second[i].low()),
+                _ => carried(first[i]) >> 16 | carried(second[i]) & 0xffff_0000,
+            });
+        }
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
         let mask = mask as u32;
         let words = |values: &[E; N]| -> [u32; N] {
@@ -115,6 +129,8 @@ pub struct Scheme {
     /// Terms that count modulo `2^32` at most, by their exponents. No exponent is 32 or more above the first:
     /// all can be added up in 32 bits.
     pub wrapping: Vec<Term>,
+    /// Operands are not taken apart: they have 32 bits at most.
+    pub whole: bool,
 }
 
 impl Scheme {
@@ -124,6 +140,16 @@ impl Scheme {
         static ALL: [[OnceLock<Scheme>; 65]; 2] = [const { [const { OnceLock::new() }; 65] }; 2];
         let bits = bits.clamp(1, 64);
         ALL[usize::from(narrow)][usize::from(bits)].get_or_init(|| Scheme::best(bits, narrow && bits > WIDEST))
+    }
+
+    /// For operands modulo `2^32` or less that are multiplied as they are.
+    pub fn whole() -> &'static Scheme {
+        static WHOLE: OnceLock<Scheme> = OnceLock::new();
+        WHOLE.get_or_init(|| {
+            let split = Split { widths: vec![32] };
+            let wrapping = vec![Term { shift: 0, pairs: vec![[0, 0]] }];
+            Scheme { left: split.clone(), right: split, exact: Vec::new(), wrapping, whole: true }
+        })
     }
 
     /// The scheme of the fewest pairs, of those the one of the fewest terms.
@@ -148,7 +174,7 @@ impl Scheme {
         }
         terms.sort_unstable_by_key(|t| t.shift);
         let (exact, wrapping) = terms.into_iter().partition(|t| bits - t.shift > 32);
-        Scheme { left, right, exact, wrapping }
+        Scheme { left, right, exact, wrapping, whole: false }
     }
 
     /// What is least where it is best: the number of pairs, then that of terms.

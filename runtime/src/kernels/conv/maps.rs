@@ -6,20 +6,18 @@ use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 
 use super::digits::Split;
+use super::matrix::Digit;
 use super::right::TILE;
-use super::tile::{COLUMNS, Job, Pair, Tile, pair};
+use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
 /// Digits that are copied at a time; copies run over into what the next one writes.
 const COPY: usize = 16;
-/// The second row of a last pair of which there is but one.
-const ZEROS: [i16; TILE] = [0; TILE];
-
 /// The maps of some channels, one plane for each digit: padded, the columns of a row sorted by their
 /// residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
-pub struct Maps {
-    planes: Scratch<i16>,
+pub struct Maps<D> {
+    planes: Scratch<D>,
     digits: usize,
     /// Elements of all maps in one digit's plane.
     plane: usize,
@@ -41,15 +39,15 @@ struct Run {
     from: usize,
 }
 
-impl Maps {
+impl<D: Digit> Maps<D> {
     /// Words of memory that the digits of `channels` maps take.
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
         let map = rows_and_columns(shape).iter().product::<usize>() * shape.window.stride[1];
-        (size_of::<i16>() * (split.len() * channels * map + TILE)).div_ceil(8)
+        (size_of::<D>() * (split.len() * channels * map + TILE)).div_ceil(8)
     }
 
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
-    pub fn new<T: Tile, E: Element>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[E]) -> Maps {
+    pub fn new<T: Tile, E: Element>(tile: &T, split: &Split, shape: &ConvShape, channels: usize, x: &[E]) -> Self {
         let [in_h, in_w] = shape.input;
         let [top, left, ..] = shape.window.pad;
         let [step_y, step_x] = shape.window.stride;
@@ -80,15 +78,18 @@ impl Maps {
 
     /// As [`Right::pack`](super::right::Right::pack).
     #[inline(always)]
-    pub fn pack(&self, pairs: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
-        let (slice, panels) = (pairs.len(), count.div_ceil(COLUMNS));
+    pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
+        let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
         let runs = self.runs(first, count);
-        for (i, p) in pairs.enumerate() {
+        // The second row of a last pair of which there is but one.
+        let zeros = [D::zeroed(); TILE];
+        for (i, p) in entries.enumerate() {
             for digit in 0..self.digits {
                 let plane = &self.planes[digit * self.plane..];
-                let mut rows = [[0i16; TILE + COPY]; 2];
-                let mut even_odd: [&[i16]; 2] = [&ZEROS; 2];
-                for ((row, whole), tap) in rows.iter_mut().zip(&mut even_odd).zip(&self.taps[2 * p..]) {
+                let mut rows = [[D::zeroed(); TILE + COPY]; 2];
+                let mut deep: [&[D]; 2] = [&zeros; 2];
+                let taps = self.taps[D::DEPTH * p..].iter().take(D::DEPTH);
+                for ((row, whole), tap) in rows.iter_mut().zip(&mut deep).zip(taps) {
                     if let [run] = &runs[..] {
                         *whole = &plane[tap + run.from..][..TILE];
                         continue;
@@ -101,12 +102,9 @@ impl Maps {
                     }
                     *whole = &row[..TILE];
                 }
-                let [even, odd] = even_odd.map(|row| row.as_chunks::<COLUMNS>().0);
-                for (panel, (even, odd)) in even.iter().zip(odd).enumerate().take(panels) {
-                    let to = &mut to[(digit * panels + panel) * slice + i];
-                    for ((y, even), odd) in to.iter_mut().zip(even).zip(odd) {
-                        *y = pair(*even, *odd);
-                    }
+                let [first, second] = deep.map(|row| row.as_chunks::<COLUMNS>().0);
+                for (panel, rows) in first.iter().zip(second).enumerate().take(panels) {
+                    to[(digit * panels + panel) * slice + i] = D::entries([rows.0, rows.1]);
                 }
             }
         }
@@ -142,28 +140,28 @@ struct Columns<'a> {
 }
 
 /// A digit of one map, with its padding.
-struct OneMap<'a, E> {
+struct OneMap<'a, D, E> {
     columns: Columns<'a>,
     digit: usize,
     x: &'a [E],
     /// Rows of padding above.
     top: usize,
-    to: &'a mut [i16],
+    to: &'a mut [D],
 }
 
-impl<E: Element> Job for OneMap<'_, E> {
+impl<D: Digit, E: Element> Job for OneMap<'_, D, E> {
     #[inline(always)]
     fn work(self) {
         let Columns { split, left, width, step, across } = self.columns;
-        let mut digits = Scratch::<i16>::any(width);
+        let mut digits = Scratch::<D>::any(width);
         if self.to.len() > self.x.len() {
-            self.to.fill(0);
+            self.to.fill(D::zeroed());
         }
         for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across).skip(self.top)) {
             if step == 1 {
-                split.write(self.digit, x, &mut to[left..left + width]);
+                D::write(split, self.digit, x, &mut to[left..left + width]);
             } else {
-                split.write(self.digit, x, &mut digits);
+                D::write(split, self.digit, x, &mut digits);
                 for (i, v) in digits.iter().enumerate() {
                     to[(left + i) % step * across + (left + i) / step] = *v;
                 }

@@ -2,6 +2,7 @@
 
 mod digits;
 mod maps;
+mod matrix;
 mod product;
 mod right;
 mod tile;
@@ -17,7 +18,7 @@ pub use product::{Arranged, product};
 pub use tile::{Avx2, Avx512};
 #[cfg(test)]
 pub use tile::{COLUMNS, ROWS};
-pub use tile::{Portable, Tile};
+pub use tile::{Portable, Tile, whole_is_faster};
 
 use crate::element::Element;
 use tile::Job;

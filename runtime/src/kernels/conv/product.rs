@@ -12,62 +12,62 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use super::digits::{SLICE, Scheme, Split, Term};
+use super::matrix::Digit;
 use super::right::{Right, TILE};
-use super::tile::{COLUMNS, Job, Pair, ROWS, Tile, pair};
-use crate::element::Element;
+use super::tile::{COLUMNS, Job, Pair, ROWS, Tile};
+use crate::element::{Element, Width};
 use crate::scratch::Scratch;
 
 /// The left matrix of a group as planes of digits. Rows are padded to a whole number of [`ROWS`]; a plane
 /// holds slice after slice of the depth, each row by row, as the product reads it.
 struct Left {
-    pairs: Scratch<Pair>,
-    /// Pairs of a row.
+    entries: Scratch<Pair>,
+    /// Entries of a row.
     depth: usize,
     /// Rows, padded.
     rows: usize,
 }
 
 /// A digit of one slice of all rows.
-struct OneSlice<'a, E> {
+struct OneSlice<'a, D, E> {
     split: &'a Split,
     digit: usize,
     w: &'a [E],
     depth: usize,
     first: usize,
-    /// Pairs of a row in this slice.
-    pairs: usize,
+    /// Entries of a row in this slice.
+    entries: usize,
     to: &'a mut [Pair],
+    of: PhantomData<D>,
 }
 
-impl<E: Element> Job for OneSlice<'_, E> {
+impl<D: Digit, E: Element> Job for OneSlice<'_, D, E> {
     #[inline(always)]
     fn work(self) {
-        let mut digits = [0i16; SLICE];
-        for (to, w) in self.to.chunks_exact_mut(self.pairs).zip(self.w.chunks_exact(self.depth)) {
+        let mut digits = [D::zeroed(); SLICE];
+        for (to, w) in self.to.chunks_exact_mut(self.entries).zip(self.w.chunks_exact(self.depth)) {
             let w = &w[self.first..self.depth.min(self.first + SLICE)];
-            self.split.write(self.digit, w, &mut digits[..w.len()]);
-            // The second half of an odd row's last pair.
-            digits[w.len()..].iter_mut().take(1).for_each(|d| *d = 0);
-            for (y, d) in to.iter_mut().zip(digits.as_chunks::<2>().0) {
-                *y = pair(d[0], d[1]);
-            }
+            let digits = &mut digits[..w.len()];
+            D::write(self.split, self.digit, w, digits);
+            to.iter_mut().zip(digits.chunks(D::DEPTH)).for_each(|(y, d)| *y = D::entry(d));
         }
-        digits.zeroize();
+        bytemuck::cast_slice_mut::<D, u8>(&mut digits).zeroize();
     }
 }
 
 impl Left {
-    fn new<T: Tile, E: Element>(tile: &T, split: &Split, w: &[E], rows: usize, depth: usize) -> Left {
+    fn new<D: Digit, T: Tile, E: Element>(tile: &T, split: &Split, w: &[E], rows: usize, depth: usize) -> Left {
         let padded = rows.next_multiple_of(ROWS);
-        let plane = padded * depth.div_ceil(2);
-        let mut pairs = Scratch::zeros(split.len() * plane);
-        for (digit, plane) in pairs.chunks_exact_mut(plane).enumerate() {
-            plane.par_chunks_mut(padded * SLICE / 2).enumerate().for_each(|(i, to)| {
-                let pairs = to.len() / padded;
-                tile.run(OneSlice { split, digit, w, depth, first: i * SLICE, pairs, to });
+        let plane = padded * depth.div_ceil(D::DEPTH);
+        let mut entries = Scratch::zeros(split.len() * plane);
+        for (digit, plane) in entries.chunks_exact_mut(plane).enumerate() {
+            plane.par_chunks_mut(padded * D::ENTRIES).enumerate().for_each(|(i, to)| {
+                let entries = to.len() / padded;
+                let of = PhantomData::<D>;
+                tile.run(OneSlice { split, digit, w, depth, first: i * SLICE, entries, to, of });
             });
         }
-        Left { pairs, depth: depth.div_ceil(2), rows: padded }
+        Left { entries, depth: depth.div_ceil(D::DEPTH), rows: padded }
     }
 
     /// [`ROWS`] rows of a digit in a slice.
@@ -75,7 +75,7 @@ impl Left {
     fn panel(&self, digit: usize, panel: usize, slice: Range<usize>) -> [&[Pair]; ROWS] {
         let n = slice.len();
         let first = (digit * self.depth + slice.start) * self.rows + panel * ROWS * n;
-        let all = &self.pairs[first..first + ROWS * n];
+        let all = &self.entries[first..first + ROWS * n];
         std::array::from_fn(|r| &all[r * n..(r + 1) * n])
     }
 }
@@ -123,16 +123,25 @@ pub struct Arranged {
 impl Arranged {
     /// Arranges `w`. `narrow` if all weights are integers of at most 16 bits with their sign.
     pub fn new<T: Tile, E: Element>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Arranged {
-        let scheme = Scheme::of(bits, narrow);
+        let whole = tile.whole() && E::WIDTH == Width::Narrow;
+        let scheme = if whole { Scheme::whole() } else { Scheme::of(bits, narrow) };
         let rows = shape.out_channels / shape.groups;
         let depth = shape.in_channels / shape.groups * shape.window.kernel[0] * shape.window.kernel[1];
-        let groups = w.chunks_exact(rows * depth).map(|w| Left::new(tile, &scheme.left, w, rows, depth)).collect();
+        let left = |w: &[E]| match whole {
+            true => Left::new::<u32, _, _>(tile, &scheme.left, w, rows, depth),
+            false => Left::new::<i16, _, _>(tile, &scheme.left, w, rows, depth),
+        };
+        let groups = w.chunks_exact(rows * depth).map(left).collect();
         Arranged { bits, shape: *shape, scheme, groups }
     }
 
     /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
     pub fn working_words<E: Element>(&self) -> usize {
-        Right::<E>::words(&self.scheme.right, &self.shape, self.shape.in_channels / self.shape.groups.max(1))
+        let channels = self.shape.in_channels / self.shape.groups.max(1);
+        match self.scheme.whole {
+            true => Right::<u32, E>::words(&self.scheme.right, &self.shape, channels),
+            false => Right::<i16, E>::words(&self.scheme.right, &self.shape, channels),
+        }
     }
 
     /// Whether it was made for this convolution.
@@ -143,6 +152,13 @@ impl Arranged {
 
 /// A convolution, reduced; `out` may hold anything.
 pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: &mut [E]) {
+    match weights.scheme.whole {
+        true => product_of::<u32, T, E>(tile, weights, x, out),
+        false => product_of::<i16, T, E>(tile, weights, x, out),
+    }
+}
+
+fn product_of<D: Digit, T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: &mut [E]) {
     let Arranged { bits, shape, scheme, groups } = weights;
     let Some([height, width]) = shape.output() else { return };
     let pixels = height * width;
@@ -153,7 +169,8 @@ pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: 
     // Few tiles: share the rows among tasks too, which read a right side that is packed before.
     let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
     for (group, left) in groups.iter().enumerate() {
-        let right = Right::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
+        let right =
+            Right::<D, E>::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
         let target = &mut out[group * out_group * pixels..][..out_group * pixels];
         let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
         let rectangle = |t: usize, part: usize| Rectangle {
@@ -177,9 +194,9 @@ pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: 
             let count = TILE.min(pixels - t * TILE);
             let row = scheme.right.len() * count.div_ceil(COLUMNS);
             let mut packed = Scratch::<[Pair; COLUMNS]>::any(row * left.depth);
-            packed.par_chunks_mut(row * SLICE / 2).enumerate().for_each(|(i, to)| {
-                let pairs = i * SLICE / 2..i * SLICE / 2 + to.len() / row;
-                tile.run(OnePack { right: &right, pairs, first: t * TILE, count, to });
+            packed.par_chunks_mut(row * D::ENTRIES).enumerate().for_each(|(i, to)| {
+                let entries = i * D::ENTRIES..i * D::ENTRIES + to.len() / row;
+                tile.run(OnePack { right: &right, entries, first: t * TILE, count, to });
             });
             let packed = Some(&packed[..]);
             (0..parts).into_par_iter().for_each(|part| tile.run(Rectangle { packed, ..rectangle(t, part) }));
@@ -188,28 +205,28 @@ pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: 
 }
 
 /// A slice of some columns of the right side.
-struct OnePack<'a, E> {
-    right: &'a Right<'a, E>,
-    pairs: Range<usize>,
+struct OnePack<'a, D, E> {
+    right: &'a Right<'a, D, E>,
+    entries: Range<usize>,
     first: usize,
     count: usize,
     to: &'a mut [[Pair; COLUMNS]],
 }
 
-impl<E: Element> Job for OnePack<'_, E> {
+impl<D: Digit, E: Element> Job for OnePack<'_, D, E> {
     #[inline(always)]
     fn work(self) {
-        self.right.pack(self.pairs, self.first, self.count, self.to);
+        self.right.pack(self.entries, self.first, self.count, self.to);
     }
 }
 
 /// Some rows and columns of the product.
-struct Rectangle<'a, T, E> {
+struct Rectangle<'a, D, T, E> {
     tile: &'a T,
     scheme: &'a Scheme,
     mask: E,
     left: &'a Left,
-    right: &'a Right<'a, E>,
+    right: &'a Right<'a, D, E>,
     /// The columns of the right side, slice after slice, where they are shared by several tasks.
     packed: Option<&'a [[Pair; COLUMNS]]>,
     target: &'a Shared<'a, E>,
@@ -220,16 +237,16 @@ struct Rectangle<'a, T, E> {
     columns: Range<usize>,
 }
 
-impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
+impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
     #[inline(always)]
     fn work(self) {
         let (first, count) = (self.columns.start, self.columns.len());
         let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
         let row = scheme.right.len() * blocks;
-        let own = if self.packed.is_some() { 0 } else { row * (SLICE / 2).min(self.left.depth) };
+        let own = if self.packed.is_some() { 0 } else { row * D::ENTRIES.min(self.left.depth) };
         let mut own = Scratch::<[Pair; COLUMNS]>::any(own);
-        for start in (0..self.left.depth).step_by(SLICE / 2) {
-            let slice = start..(start + SLICE / 2).min(self.left.depth);
+        for start in (0..self.left.depth).step_by(D::ENTRIES) {
+            let slice = start..(start + D::ENTRIES).min(self.left.depth);
             let packed = match self.packed {
                 Some(all) => &all[row * slice.start..row * slice.end],
                 None => {
@@ -246,7 +263,7 @@ impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
     }
 }
 
-impl<T: Tile, E: Element> Rectangle<'_, T, E> {
+impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
     /// Adds what a slice gives for one panel of rows and one block of columns.
     #[inline(always)]
     fn add_tile(&self, packed: &[[Pair; COLUMNS]], blocks: usize, block: usize, panel: usize, slice: Range<usize>) {
@@ -254,7 +271,7 @@ impl<T: Tile, E: Element> Rectangle<'_, T, E> {
         let add = |term: &Term, sums: &mut [[i32; COLUMNS]; ROWS]| {
             for &[l, r] in &term.pairs {
                 let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
-                self.tile.multiply(self.left.panel(l, panel, slice.clone()), right, used, sums);
+                D::multiply(self.tile, self.left.panel(l, panel, slice.clone()), right, used, sums);
             }
         };
         let mut sums = [[E::ZERO; COLUMNS]; ROWS];

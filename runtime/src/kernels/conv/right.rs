@@ -6,6 +6,7 @@ use bcc_ir::geometry::{ConvShape, Window};
 
 use super::digits::Split;
 use super::maps::Maps;
+use super::matrix::Digit;
 use super::tile::{COLUMNS, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
@@ -14,9 +15,9 @@ use crate::scratch::Scratch;
 pub const TILE: usize = 4 * COLUMNS;
 
 /// What one group of a convolution reads.
-pub enum Right<'a, E> {
+pub enum Right<'a, D, E> {
     /// Windows of several pixels: digits are made once for all taps.
-    Maps(Maps),
+    Maps(Maps<D>),
     /// Single pixels: digits are made when they are packed.
     Pixels {
         /// The maps.
@@ -63,7 +64,7 @@ fn sampled<E: Element>(shape: &ConvShape, channels: usize, x: &[E]) -> Scratch<E
     out
 }
 
-impl<'a, E: Element> Right<'a, E> {
+impl<'a, D: Digit, E: Element> Right<'a, D, E> {
     /// Of `x`, `channels` maps.
     pub fn new<T: Tile>(tile: &T, split: &'a Split, shape: &ConvShape, channels: usize, x: &'a [E]) -> Self {
         if shape.window.stride == [1, 1] && single(&shape.window) {
@@ -79,30 +80,29 @@ impl<'a, E: Element> Right<'a, E> {
     /// Words of memory that it takes.
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
         match shape.output() {
-            _ if !single(&shape.window) => Maps::words(split, shape, channels),
+            _ if !single(&shape.window) => Maps::<D>::words(split, shape, channels),
             Some([h, w]) if shape.window.stride != [1, 1] => (channels * h * w * size_of::<E>()).div_ceil(8),
             _ => 0,
         }
     }
 
-    /// Writes pairs `pairs` of the right matrix's rows for the output pixels `first .. first + count`, at
-    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `pairs.len()` entries each.
+    /// Writes entries `entries` of the right matrix's columns for the output pixels `first .. first + count`, at
+    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `entries.len()` each.
     /// Columns past the last pixel hold anything.
     #[inline(always)]
-    pub fn pack(&self, pairs: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
+    pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
         match self {
-            Right::Maps(maps) => maps.pack(pairs, first, count, to),
+            Right::Maps(maps) => maps.pack(entries, first, count, to),
             Right::Pixels { x, map, split } => {
-                let (slice, panels) = (pairs.len(), count.div_ceil(COLUMNS));
+                let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
                 let x = x.all();
-                for (i, p) in pairs.enumerate() {
-                    let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]);
-                    let (even, odd) = (row(2 * p), row(2 * p + 1));
+                for (i, p) in entries.enumerate() {
+                    let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]).unwrap_or(&[]);
+                    let rows = [row(D::DEPTH * p), if D::DEPTH > 1 { row(D::DEPTH * p + 1) } else { &[] }];
                     for panel in 0..panels {
-                        let part = |row: Option<&[E]>| columns(row.unwrap_or(&[]), panel * COLUMNS);
-                        let (even, odd) = (part(even), part(odd));
+                        let [first, second] = rows.map(|row| columns(row, panel * COLUMNS));
                         for digit in 0..split.len() {
-                            to[(digit * panels + panel) * slice + i] = split.pairs(digit, &even, &odd);
+                            to[(digit * panels + panel) * slice + i] = D::cut(split, digit, [&first, &second]);
                         }
                     }
                 }

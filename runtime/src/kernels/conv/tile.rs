@@ -1,6 +1,8 @@
 //! The inner kernel of a matrix product of 16-bit integers.
 #![allow(unsafe_code)]
 
+use std::time::Instant;
+
 /// Rows of the product that one call makes.
 pub const ROWS: usize = 4;
 /// Columns of the product that one call makes.
@@ -41,15 +43,71 @@ pub trait Tile: Send + Sync {
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     );
+
+    /// The same with one product of 32 bits in each place.
+    fn multiply_whole(
+        &self,
+        left: [&[u32]; ROWS],
+        right: &[[u32; COLUMNS]],
+        columns: usize,
+        sums: &mut [[i32; COLUMNS]; ROWS],
+    );
+
+    /// Whether whole integers of 32 bits are multiplied, not digits.
+    fn whole(&self) -> bool;
+}
+
+/// Whether whole products cost so little that digits are not worth making: it takes three pairs of digits for two
+/// products of 32 bits, two where one factor has 16, and packing. The best of some short runs counts.
+pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
+    const DEPTH: usize = 120;
+    let left = [[0x0123_4567u32; DEPTH]; ROWS];
+    let right = [[0x0089_abcdu32; COLUMNS]; DEPTH];
+    let rows = left.each_ref().map(|row| &row[..]);
+    let best = |multiply: &dyn Fn(&mut [[i32; COLUMNS]; ROWS])| {
+        let mut sums = [[0; COLUMNS]; ROWS];
+        let run = |_| {
+            let start = Instant::now();
+            (0..4).for_each(|_| multiply(std::hint::black_box(&mut sums)));
+            start.elapsed()
+        };
+        (0..50).map(run).min().unwrap_or_default().as_secs_f64()
+    };
+    let whole = best(&|sums| tile.multiply_whole(rows, &right, COLUMNS, sums));
+    whole < 1.25 * best(&|sums| tile.multiply(rows, &right, COLUMNS, sums))
 }
 
 /// What the compiler makes of plain loops.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Portable {
+    /// Multiplies whole integers.
+    pub whole: bool,
+}
 
 impl Tile for Portable {
     fn name(&self) -> &'static str {
-        "portable"
+        if self.whole { "portable, 32-bit products" } else { "portable" }
+    }
+
+    fn whole(&self) -> bool {
+        self.whole
+    }
+
+    #[inline(always)]
+    fn multiply_whole(
+        &self,
+        left: [&[u32]; ROWS],
+        right: &[[u32; COLUMNS]],
+        _columns: usize,
+        sums: &mut [[i32; COLUMNS]; ROWS],
+    ) {
+        for (left, sums) in left.iter().zip(sums) {
+            for (l, right) in left.iter().zip(right) {
+                for (y, r) in sums.iter_mut().zip(right) {
+                    *y = y.wrapping_add(l.wrapping_mul(*r) as i32);
+                }
+            }
+        }
     }
 
     fn multiply(
@@ -78,9 +136,9 @@ pub use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256i, __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32,
-        _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
-        _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+        __m256i, __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mullo_epi32,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_loadu_si512,
+        _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
     };
 
     use super::{COLUMNS, Job, Pair, ROWS, Tile};
@@ -90,12 +148,14 @@ mod x86 {
 
     /// AVX2.
     #[derive(Clone, Copy)]
-    pub struct Avx2(());
+    pub struct Avx2 {
+        whole: bool,
+    }
 
     impl Avx2 {
-        /// If the processor has AVX2.
-        pub fn new() -> Option<Self> {
-            is_x86_feature_detected!("avx2").then_some(Avx2(()))
+        /// If the processor has AVX2: one that multiplies whole integers, or digits.
+        pub fn new(whole: bool) -> Option<Self> {
+            is_x86_feature_detected!("avx2").then_some(Avx2 { whole })
         }
 
         #[target_feature(enable = "avx2")]
@@ -103,10 +163,10 @@ mod x86 {
             job.work();
         }
 
-        /// `HALVES` times 8 columns.
+        /// `HALVES` times 8 columns of products of whole integers, or of pairs of digits.
         #[inline]
         #[target_feature(enable = "avx2")]
-        fn tile<const HALVES: usize>(
+        fn tile<const HALVES: usize, const WHOLE: bool>(
             left: [&[Pair]; ROWS],
             right: &[[Pair; COLUMNS]],
             sums: &mut [[i32; COLUMNS]; ROWS],
@@ -119,7 +179,8 @@ mod x86 {
                 for (acc, l) in acc.iter_mut().zip([l0, l1, l2, l3]) {
                     let l = _mm256_set1_epi32(*l as i32);
                     for (acc, r) in acc.iter_mut().zip(r) {
-                        *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(l, r));
+                        let product = if WHOLE { _mm256_mullo_epi32(l, r) } else { _mm256_madd_epi16(l, r) };
+                        *acc = _mm256_add_epi32(*acc, product);
                     }
                 }
             }
@@ -137,7 +198,11 @@ mod x86 {
 
     impl Tile for Avx2 {
         fn name(&self) -> &'static str {
-            "avx2"
+            if self.whole { "avx2, 32-bit products" } else { "avx2" }
+        }
+
+        fn whole(&self) -> bool {
+            self.whole
         }
 
         fn run(&self, job: impl Job) {
@@ -156,9 +221,27 @@ mod x86 {
             // SAFETY: `new` has found AVX2.
             unsafe {
                 if columns > COLUMNS / 2 {
-                    Self::tile::<2>(left, right, sums)
+                    Self::tile::<2, false>(left, right, sums)
                 } else {
-                    Self::tile::<1>(left, right, sums)
+                    Self::tile::<1, false>(left, right, sums)
+                }
+            }
+        }
+
+        #[inline(always)]
+        fn multiply_whole(
+            &self,
+            left: [&[u32]; ROWS],
+            right: &[[u32; COLUMNS]],
+            columns: usize,
+            sums: &mut [[i32; COLUMNS]; ROWS],
+        ) {
+            // SAFETY: `new` has found AVX2.
+            unsafe {
+                if columns > COLUMNS / 2 {
+                    Self::tile::<2, true>(left, right, sums)
+                } else {
+                    Self::tile::<1, true>(left, right, sums)
                 }
             }
         }
@@ -166,15 +249,17 @@ mod x86 {
 
     /// AVX-512 with 16-bit and 64-bit multiplication.
     #[derive(Clone, Copy)]
-    pub struct Avx512(());
+    pub struct Avx512 {
+        whole: bool,
+    }
 
     impl Avx512 {
-        /// If the processor has AVX-512 F, BW and DQ.
-        pub fn new() -> Option<Self> {
+        /// If the processor has AVX-512 F, BW and DQ: one that multiplies whole integers, or digits.
+        pub fn new(whole: bool) -> Option<Self> {
             let all = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512dq");
-            all.then_some(Avx512(()))
+            all.then_some(Avx512 { whole })
         }
 
         #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
@@ -184,7 +269,11 @@ mod x86 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
-        fn tile(left: [&[Pair]; ROWS], right: &[[Pair; COLUMNS]], sums: &mut [[i32; COLUMNS]; ROWS]) {
+        fn tile<const WHOLE: bool>(
+            left: [&[Pair]; ROWS],
+            right: &[[Pair; COLUMNS]],
+            sums: &mut [[i32; COLUMNS]; ROWS],
+        ) {
             let left = left.map(|l| &l[..right.len()]);
             let mut acc = [[_mm512_setzero_si512(); ROWS]; STEPS];
             let (whole, rest) = right.as_chunks::<STEPS>();
@@ -192,7 +281,9 @@ mod x86 {
                 // SAFETY: a row of 16 columns is as long as the register.
                 let r = unsafe { _mm512_loadu_si512(r.as_ptr().cast()) };
                 for (acc, left) in acc.iter_mut().zip(left) {
-                    *acc = _mm512_add_epi32(*acc, _mm512_madd_epi16(_mm512_set1_epi32(left[i] as i32), r));
+                    let l = _mm512_set1_epi32(left[i] as i32);
+                    let product = if WHOLE { _mm512_mullo_epi32(l, r) } else { _mm512_madd_epi16(l, r) };
+                    *acc = _mm512_add_epi32(*acc, product);
                 }
             };
             for (i, r) in whole.iter().enumerate() {
@@ -216,7 +307,11 @@ mod x86 {
 
     impl Tile for Avx512 {
         fn name(&self) -> &'static str {
-            "avx512"
+            if self.whole { "avx512, 32-bit products" } else { "avx512" }
+        }
+
+        fn whole(&self) -> bool {
+            self.whole
         }
 
         fn run(&self, job: impl Job) {
@@ -233,7 +328,19 @@ mod x86 {
             sums: &mut [[i32; COLUMNS]; ROWS],
         ) {
             // SAFETY: `new` has found AVX-512 F and BW.
-            unsafe { Self::tile(left, right, sums) }
+            unsafe { Self::tile::<false>(left, right, sums) }
+        }
+
+        #[inline(always)]
+        fn multiply_whole(
+            &self,
+            left: [&[u32]; ROWS],
+            right: &[[u32; COLUMNS]],
+            _columns: usize,
+            sums: &mut [[i32; COLUMNS]; ROWS],
+        ) {
+            // SAFETY: `new` has found AVX-512 F and BW.
+            unsafe { Self::tile::<true>(left, right, sums) }
         }
     }
 }
