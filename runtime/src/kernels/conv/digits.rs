@@ -82,10 +82,10 @@ impl Split {
             // The low half is its own digit; of the high one the sign of the low one is taken off.
             let pair = |low: u32, high: u32| low & 0xffff | high << 16;
             let carried = |v: E| v.low().wrapping_add(0x8000);
-            return std::array::from_fn(|i| match digit {
-                0 => pair(first[i].low(), second[i].low()),
-                _ => carried(first[i]) >> 16 | carried(second[i]) & 0xffff_0000,
-            });
+            return match digit {
+                0 => std::array::from_fn(|i| pair(first[i].low(), second[i].low())),
+                _ => std::array::from_fn(|i| carried(first[i]) >> 16 | carried(second[i]) & 0xffff_0000),
+            };
         }
         let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
         let mask = mask as u32;

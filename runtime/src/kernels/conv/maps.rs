@@ -12,8 +12,6 @@ use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
-/// Digits that are copied at a time; copies run over into what the next one writes.
-const COPY: usize = 16;
 /// The maps of some channels, one plane for each digit: padded, the columns of a row sorted by their
 /// residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
 pub struct Maps<D> {
@@ -29,13 +27,11 @@ pub struct Maps<D> {
     width: usize,
 }
 
-/// Neighbouring pixels of a tile.
+/// Neighbouring pixels of a panel, up to the next run or the panel's end.
 struct Run {
-    /// First pixel, in the tile.
+    /// First pixel, in the panel.
     at: usize,
-    /// Pixels.
-    len: usize,
-    /// Where the first one's window begins in a map.
+    /// Where its window begins in a map.
     from: usize,
 }
 
@@ -79,47 +75,45 @@ impl<D: Digit> Maps<D> {
     /// As [`Right::pack`](super::right::Right::pack).
     #[inline(always)]
     pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
-        let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
-        let runs = self.runs(first, count);
+        let (slice, panels) = (entries.len(), self.panels(first, count));
         // The second row of a last pair of which there is but one.
-        let zeros = [D::zeroed(); TILE];
+        let zeros = [D::zeroed(); COLUMNS];
+        let mut rows = [[D::zeroed(); 2 * COLUMNS]; 2];
         for (i, p) in entries.enumerate() {
+            let taps = &self.taps[D::DEPTH * p..];
+            let taps = [taps.first(), taps.get(1).filter(|_| D::DEPTH > 1)];
             for digit in 0..self.digits {
                 let plane = &self.planes[digit * self.plane..];
-                let mut rows = [[D::zeroed(); TILE + COPY]; 2];
-                let mut deep: [&[D]; 2] = [&zeros; 2];
-                let taps = self.taps[D::DEPTH * p..].iter().take(D::DEPTH);
-                for ((row, whole), tap) in rows.iter_mut().zip(&mut deep).zip(taps) {
-                    if let [run] = &runs[..] {
-                        *whole = &plane[tap + run.from..][..TILE];
-                        continue;
+                for (panel, runs) in panels.iter().enumerate() {
+                    let mut deep = [&zeros; 2];
+                    for ((row, part), tap) in rows.iter_mut().zip(&mut deep).zip(taps) {
+                        let Some(tap) = tap else { continue };
+                        let from = |run: &Run| plane[tap + run.from..].first_chunk().unwrap_or(&zeros);
+                        *part = if let [run] = &runs[..] {
+                            from(run)
+                        } else {
+                            runs.iter().for_each(|run| row[run.at..][..COLUMNS].copy_from_slice(from(run)));
+                            row.first_chunk().unwrap_or(&zeros)
+                        };
                     }
-                    for run in &runs {
-                        let from = &plane[tap + run.from..];
-                        for at in (0..run.len).step_by(COPY) {
-                            row[run.at + at..][..COPY].copy_from_slice(&from[at..at + COPY]);
-                        }
-                    }
-                    *whole = &row[..TILE];
-                }
-                let [first, second] = deep.map(|row| row.as_chunks::<COLUMNS>().0);
-                for (panel, rows) in first.iter().zip(second).enumerate().take(panels) {
-                    to[(digit * panels + panel) * slice + i] = D::entries([rows.0, rows.1]);
+                    to[(digit * panels.len() + panel) * slice + i] = D::entries(deep);
                 }
             }
         }
     }
 
-    fn runs(&self, first: usize, count: usize) -> Vec<Run> {
-        let mut runs = Vec::new();
-        let mut at = 0;
-        while at < count {
-            let (y, x) = ((first + at) / self.width, (first + at) % self.width);
-            let len = (self.width - x).min(count - at);
-            runs.push(Run { at, len, from: y * self.row + x });
-            at += len;
-        }
-        runs
+    /// The runs of every panel of [`COLUMNS`] pixels from `first` on.
+    fn panels(&self, first: usize, count: usize) -> Vec<Vec<Run>> {
+        let panel = |start: usize| {
+            let (mut runs, mut at, len) = (Vec::new(), 0, COLUMNS.min(count - start));
+            while at < len {
+                let (y, x) = ((first + start + at) / self.width, (first + start + at) % self.width);
+                runs.push(Run { at, from: y * self.row + x });
+                at += self.width - x;
+            }
+            runs
+        };
+        (0..count).step_by(COLUMNS).map(panel).collect()
     }
 }
 

@@ -28,7 +28,7 @@ pub trait Digit: Pod + Send + Sync {
     /// Adds products up.
     fn multiply<T: Tile>(
         tile: &T,
-        left: [&[Pair]; ROWS],
+        left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
@@ -62,7 +62,7 @@ impl Digit for i16 {
     #[inline(always)]
     fn multiply<T: Tile>(
         tile: &T,
-        left: [&[Pair]; ROWS],
+        left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
@@ -98,7 +98,7 @@ impl Digit for u32 {
     #[inline(always)]
     fn multiply<T: Tile>(
         tile: &T,
-        left: [&[Pair]; ROWS],
+        left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],

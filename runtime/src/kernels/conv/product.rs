@@ -19,7 +19,8 @@ use crate::element::{Element, Width};
 use crate::scratch::Scratch;
 
 /// The left matrix of a group as planes of digits. Rows are padded to a whole number of [`ROWS`]; a plane
-/// holds slice after slice of the depth, each row by row, as the product reads it.
+/// holds slice after slice of the depth, each [`ROWS`] rows after the other, and of these one entry of each row, then
+/// the next ones, as the product reads them.
 struct Left {
     entries: Scratch<Pair>,
     /// Entries of a row.
@@ -45,11 +46,15 @@ impl<D: Digit, E: Element> Job for OneSlice<'_, D, E> {
     #[inline(always)]
     fn work(self) {
         let mut digits = [D::zeroed(); SLICE];
-        for (to, w) in self.to.chunks_exact_mut(self.entries).zip(self.w.chunks_exact(self.depth)) {
-            let w = &w[self.first..self.depth.min(self.first + SLICE)];
-            let digits = &mut digits[..w.len()];
-            D::write(self.split, self.digit, w, digits);
-            to.iter_mut().zip(digits.chunks(D::DEPTH)).for_each(|(y, d)| *y = D::entry(d));
+        let panels = self.to.chunks_exact_mut(self.entries * ROWS).zip(self.w.chunks(self.depth * ROWS));
+        for (to, rows) in panels {
+            for (row, w) in rows.chunks_exact(self.depth).enumerate() {
+                let w = &w[self.first..self.depth.min(self.first + SLICE)];
+                let digits = &mut digits[..w.len()];
+                D::write(self.split, self.digit, w, digits);
+                let places = to.iter_mut().skip(row).step_by(ROWS);
+                places.zip(digits.chunks(D::DEPTH)).for_each(|(y, d)| *y = D::entry(d));
+            }
         }
         bytemuck::cast_slice_mut::<D, u8>(&mut digits).zeroize();
     }
@@ -72,11 +77,10 @@ impl Left {
 
     /// [`ROWS`] rows of a digit in a slice.
     #[inline(always)]
-    fn panel(&self, digit: usize, panel: usize, slice: Range<usize>) -> [&[Pair]; ROWS] {
+    fn panel(&self, digit: usize, panel: usize, slice: Range<usize>) -> &[[Pair; ROWS]] {
         let n = slice.len();
         let first = (digit * self.depth + slice.start) * self.rows + panel * ROWS * n;
-        let all = &self.entries[first..first + ROWS * n];
-        std::array::from_fn(|r| &all[r * n..(r + 1) * n])
+        self.entries[first..first + ROWS * n].as_chunks().0
     }
 }
 

@@ -7,12 +7,15 @@ use bcc_ir::geometry::{ConvShape, Window};
 use super::digits::Split;
 use super::maps::Maps;
 use super::matrix::Digit;
-use super::tile::{COLUMNS, Pair, Tile};
+use super::tile::{COLUMNS, Pair, Tile, prefetch};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
 /// Output pixels of a task.
 pub const TILE: usize = 4 * COLUMNS;
+
+/// Entries ahead of which the maps of single pixels are fetched.
+const AHEAD: usize = 8;
 
 /// What one group of a convolution reads.
 pub enum Right<'a, D, E> {
@@ -98,6 +101,10 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
                 let x = x.all();
                 for (i, p) in entries.enumerate() {
                     let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]).unwrap_or(&[]);
+                    // Every row is in another page, where processors do not look ahead by themselves.
+                    for r in 0..D::DEPTH {
+                        prefetch(row(D::DEPTH * (p + AHEAD) + r));
+                    }
                     let rows = [row(D::DEPTH * p), if D::DEPTH > 1 { row(D::DEPTH * p + 1) } else { &[] }];
                     for panel in 0..panels {
                         let [first, second] = rows.map(|row| columns(row, panel * COLUMNS));

@@ -17,6 +17,18 @@ pub fn pair(first: i16, second: i16) -> Pair {
     u32::from(first as u16) | u32::from(second as u16) << 16
 }
 
+/// Has some memory brought to the caches.
+#[inline(always)]
+pub fn prefetch<T>(memory: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in memory.chunks(64 / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint, which reads nothing; the address is that of memory at hand.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+    let _ = memory;
+}
+
 /// A piece of work. `work` and all that it calls should be `inline(always)`: only then are they compiled for
 /// the instruction set of the [`Tile`] that runs them. (Closures cannot be made to.)
 pub trait Job {
@@ -34,11 +46,10 @@ pub trait Tile: Send + Sync {
         job.work();
     }
 
-    /// `sums[r][c] += sum over i of left[r][i] * right[i][c]`, the products of both halves, modulo `2^32`.
-    /// All rows are as long as `right`. Only the first `columns` columns are needed.
+    /// `sums[r][c] += sum over i of left[i][r] * right[i][c]`, the products of both halves, modulo `2^32`. Only the first `columns` columns are needed.
     fn multiply(
         &self,
-        left: [&[Pair]; ROWS],
+        left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
@@ -47,7 +58,7 @@ pub trait Tile: Send + Sync {
     /// The same with one product of 32 bits in each place.
     fn multiply_whole(
         &self,
-        left: [&[u32]; ROWS],
+        left: &[[u32; ROWS]],
         right: &[[u32; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
@@ -61,9 +72,8 @@ pub trait Tile: Send + Sync {
 /// products of 32 bits, two where one factor has 16, and packing. The best of some short runs counts.
 pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
     const DEPTH: usize = 120;
-    let left = [[0x0123_4567u32; DEPTH]; ROWS];
+    let left = [[0x0123_4567u32; ROWS]; DEPTH];
     let right = [[0x0089_abcdu32; COLUMNS]; DEPTH];
-    let rows = left.each_ref().map(|row| &row[..]);
     let best = |multiply: &dyn Fn(&mut [[i32; COLUMNS]; ROWS])| {
         let mut sums = [[0; COLUMNS]; ROWS];
         let run = |_| {
@@ -73,8 +83,8 @@ pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
         };
         (0..50).map(run).min().unwrap_or_default().as_secs_f64()
     };
-    let whole = best(&|sums| tile.multiply_whole(rows, &right, COLUMNS, sums));
-    whole < 1.25 * best(&|sums| tile.multiply(rows, &right, COLUMNS, sums))
+    let whole = best(&|sums| tile.multiply_whole(&left, &right, COLUMNS, sums));
+    whole < 1.25 * best(&|sums| tile.multiply(&left, &right, COLUMNS, sums))
 }
 
 /// What the compiler makes of plain loops.
@@ -96,15 +106,15 @@ impl Tile for Portable {
     #[inline(always)]
     fn multiply_whole(
         &self,
-        left: [&[u32]; ROWS],
+        left: &[[u32; ROWS]],
         right: &[[u32; COLUMNS]],
         _columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     ) {
-        for (left, sums) in left.iter().zip(sums) {
-            for (l, right) in left.iter().zip(right) {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (left, right) in left.iter().zip(right) {
                 for (y, r) in sums.iter_mut().zip(right) {
-                    *y = y.wrapping_add(l.wrapping_mul(*r) as i32);
+                    *y = y.wrapping_add(left[row].wrapping_mul(*r) as i32);
                 }
             }
         }
@@ -112,15 +122,15 @@ impl Tile for Portable {
 
     fn multiply(
         &self,
-        left: [&[Pair]; ROWS],
+        left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         _columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     ) {
         let halves = |p: Pair| (i32::from(p as i16), i32::from((p >> 16) as i16));
-        for (left, sums) in left.iter().zip(sums) {
-            for (l, right) in left.iter().zip(right) {
-                let (l0, l1) = halves(*l);
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (left, right) in left.iter().zip(right) {
+                let (l0, l1) = halves(left[row]);
                 for (y, r) in sums.iter_mut().zip(right) {
                     let (r0, r1) = halves(*r);
                     *y = y.wrapping_add(l0 * r0).wrapping_add(l1 * r1);
@@ -167,16 +177,16 @@ mod x86 {
         #[inline]
         #[target_feature(enable = "avx2")]
         fn tile<const HALVES: usize, const WHOLE: bool>(
-            left: [&[Pair]; ROWS],
+            left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
             sums: &mut [[i32; COLUMNS]; ROWS],
         ) {
             let mut acc = [[_mm256_setzero_si256(); HALVES]; ROWS];
-            for ((((r, l0), l1), l2), l3) in right.iter().zip(left[0]).zip(left[1]).zip(left[2]).zip(left[3]) {
+            for (r, left) in right.iter().zip(left) {
                 // SAFETY: a row of 16 columns holds both halves.
                 let r: [__m256i; HALVES] =
                     std::array::from_fn(|h| unsafe { _mm256_loadu_si256(r.as_ptr().add(8 * h).cast()) });
-                for (acc, l) in acc.iter_mut().zip([l0, l1, l2, l3]) {
+                for (acc, l) in acc.iter_mut().zip(left) {
                     let l = _mm256_set1_epi32(*l as i32);
                     for (acc, r) in acc.iter_mut().zip(r) {
                         let product = if WHOLE { _mm256_mullo_epi32(l, r) } else { _mm256_madd_epi16(l, r) };
@@ -213,7 +223,7 @@ mod x86 {
         #[inline(always)]
         fn multiply(
             &self,
-            left: [&[Pair]; ROWS],
+            left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
             columns: usize,
             sums: &mut [[i32; COLUMNS]; ROWS],
@@ -231,7 +241,7 @@ mod x86 {
         #[inline(always)]
         fn multiply_whole(
             &self,
-            left: [&[u32]; ROWS],
+            left: &[[u32; ROWS]],
             right: &[[u32; COLUMNS]],
             columns: usize,
             sums: &mut [[i32; COLUMNS]; ROWS],
@@ -270,18 +280,18 @@ mod x86 {
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
         fn tile<const WHOLE: bool>(
-            left: [&[Pair]; ROWS],
+            left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
             sums: &mut [[i32; COLUMNS]; ROWS],
         ) {
-            let left = left.map(|l| &l[..right.len()]);
+            let left = &left[..right.len()];
             let mut acc = [[_mm512_setzero_si512(); ROWS]; STEPS];
             let (whole, rest) = right.as_chunks::<STEPS>();
             let step = |i: usize, r: &[Pair; COLUMNS], acc: &mut [__m512i; ROWS]| {
                 // SAFETY: a row of 16 columns is as long as the register.
                 let r = unsafe { _mm512_loadu_si512(r.as_ptr().cast()) };
-                for (acc, left) in acc.iter_mut().zip(left) {
-                    let l = _mm512_set1_epi32(left[i] as i32);
+                for (acc, l) in acc.iter_mut().zip(left[i]) {
+                    let l = _mm512_set1_epi32(l as i32);
                     let product = if WHOLE { _mm512_mullo_epi32(l, r) } else { _mm512_madd_epi16(l, r) };
                     *acc = _mm512_add_epi32(*acc, product);
                 }
@@ -322,7 +332,7 @@ mod x86 {
         #[inline(always)]
         fn multiply(
             &self,
-            left: [&[Pair]; ROWS],
+            left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
             _columns: usize,
             sums: &mut [[i32; COLUMNS]; ROWS],
@@ -334,7 +344,7 @@ mod x86 {
         #[inline(always)]
         fn multiply_whole(
             &self,
-            left: [&[u32]; ROWS],
+            left: &[[u32; ROWS]],
             right: &[[u32; COLUMNS]],
             _columns: usize,
             sums: &mut [[i32; COLUMNS]; ROWS],
