@@ -5,8 +5,10 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// Nanoseconds of a call and of a unit, on one core. Measured with
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 29] = [
-    (Kind::ConvMacs, 4239.0, 0.0224),
+const RATES: [(Kind, f64, f64); 31] = [
+    (Kind::ConvMacs, 4239.0, 0.06),
+    (Kind::NarrowMacs, 4239.0, 0.06),
+    (Kind::DigitMacs, 4239.0, 0.0224),
     (Kind::ConvTaps, 0.0, 1.4385),
     (Kind::ConvReads, 0.0, 0.3578),
     (Kind::ConvWeights, 0.0, 0.7761),

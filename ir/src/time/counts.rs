@@ -95,7 +95,7 @@ fn instruction(program: &Program, code: &Code, width: Width, narrow: &[bool], i:
                 count.wide_macs = macs;
             }
             count.digit_products = macs * digit_products(*bits, narrow);
-            if work(&i.inst, &inputs, &outputs).calls(Kind::ConvMacs) > 0 {
+            if work(&i.inst, &inputs, &outputs, Width::Narrow, false).calls(Kind::ConvMacs) > 0 {
                 count.read_bytes = memory(*x, width) + arranged(shape, *bits, narrow);
             }
         }

@@ -197,7 +197,7 @@ mod tests {
         let r = some();
         let mut w = Work::of(Kind::ConvMacs, 1000);
         assert!((r.seconds(&w) - (100.0 + 500.0) * 1e-9).abs() < 1e-15);
-        w.add(&Work::of(Kind::ConvTaps, 10));
+        w.add(&Work::of(Kind::NarrowMacs, 10));
         assert!((r.seconds(&w) - (700.0 + 15.0) * 1e-9).abs() < 1e-15);
     }
 }

@@ -4,7 +4,7 @@ use super::memory::fresh_bytes;
 use super::work::conv;
 use super::{Kind, Work, narrow_weights, work};
 use crate::program::steps::{Fused, SHARED, STRIP, Step};
-use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Type, Width};
+use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Width};
 
 /// What a step takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,17 +53,17 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
     let mut arranged = vec![0; code.buffers.len()];
     for i in code.phases.iter().flatten() {
         if let (Inst::Conv(shape), [_, w]) = (&i.inst, &i.inputs[..])
-            && conv(shape, 64, false).calls(Kind::ConvMacs) > 0
+            && conv(shape, 32, false, Width::Narrow).calls(Kind::ConvMacs) > 0
         {
             arranged[*w as usize] = shape.weight_len().unwrap_or(0) as u64;
         }
     }
     let types =
         |ids: &[BufferId]| ids.iter().filter_map(|b| code.buffers.get(*b as usize).copied()).collect::<Vec<_>>();
-    let draw = |b: BufferId| work(&Inst::Draw { stream: 0 }, &[], &types(&[b])).held(width);
-    let own = |i: &Instruction| match (&i.inst, &i.inputs[..], &types(&i.outputs)[..]) {
-        (Inst::Conv(shape), [_, w], [Type::Ring { bits, .. }]) => conv(shape, *bits, narrow[*w as usize]),
-        (_, _, outputs) => work(&i.inst, &types(&i.inputs), outputs),
+    let draw = |b: BufferId| work(&Inst::Draw { stream: 0 }, &[], &types(&[b]), width, false);
+    let own = |i: &Instruction| {
+        let narrow = i.inputs.get(1).is_some_and(|w| narrow[*w as usize]);
+        work(&i.inst, &types(&i.inputs), &types(&i.outputs), width, narrow)
     };
     Phase::ALL.map(|phase| {
         let all = &code.phases[phase.index()];
@@ -80,7 +80,7 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
                         taken.add(i.layer, &draw(*b));
                     }
                 }
-                let mut work = own(i).held(width);
+                let mut work = own(i);
                 let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
                 if weights > 0 {
                     work = work.and(Kind::ConvWeights, weights);

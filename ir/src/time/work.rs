@@ -6,16 +6,22 @@ use crate::geometry::{ConvShape, PoolShape};
 use crate::program::{BlockMap, Inst, Phase, Program, Role, Type, WeightWidth, Width, carry_terms};
 
 /// A kind of work. Names (`conv_macs` and so on) are stable: rate files and JSON use them. Elements are of 32 bits, in
-/// programs that hold them in 64 bits each counts as two ([`Work::held`]).
+/// programs that hold them in 64 bits each counts as two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// Multiply-accumulates of 16-bit digits in a convolution with at least [`NARROW`] output channels in a
-    /// group, padding counted: [`digit_products`] for each of its own.
+    /// Multiply-accumulates of elements of 32 bits in a convolution with at least [`NARROW`] output channels in a
+    /// group, padding counted.
     ConvMacs,
+    /// The same with weights that are integers of at most 16 bits.
+    NarrowMacs,
+    /// Multiply-accumulates of 16-bit digits in such a convolution of elements of 64 bits: [`digit_products`] for
+    /// each of its own.
+    DigitMacs,
     /// Operand elements that such a convolution gathers: one for each tap and output pixel.
     ConvTaps,
-    /// Digits of weights that such a convolution reads, each once for all pixels.
+    /// Halves of 32 bits of the weights that such a convolution reads, each once for all pixels; of wider ones as many
+    /// as they have digits.
     ConvReads,
     /// Weights that are arranged for such a convolution, once, when the setup has them.
     ConvWeights,
@@ -77,8 +83,10 @@ pub const NARROW: usize = 4;
 
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 31] = [
         Kind::ConvMacs,
+        Kind::NarrowMacs,
+        Kind::DigitMacs,
         Kind::ConvTaps,
         Kind::ConvReads,
         Kind::ConvWeights,
@@ -118,6 +126,8 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::ConvMacs => "conv_macs",
+            Kind::NarrowMacs => "narrow_macs",
+            Kind::DigitMacs => "digit_macs",
             Kind::ConvTaps => "conv_taps",
             Kind::ConvReads => "conv_reads",
             Kind::ConvWeights => "conv_weights",
@@ -174,7 +184,9 @@ impl Kind {
     /// thread does it all.
     pub fn grain(self) -> Option<u64> {
         match self {
-            Kind::ConvMacs | Kind::DepthwiseMacs | Kind::DenseMacs => Some(1 << 16),
+            Kind::ConvMacs | Kind::NarrowMacs | Kind::DigitMacs | Kind::DepthwiseMacs | Kind::DenseMacs => {
+                Some(1 << 16)
+            }
             Kind::DrawnElements => Some(1 << 14),
             _ => None,
         }
@@ -218,8 +230,7 @@ impl Work {
     }
 
     /// The same with elements held in integers of that size.
-    #[must_use]
-    pub fn held(mut self, width: Width) -> Work {
+    fn held(mut self, width: Width) -> Work {
         let size = (width.bytes() / Width::Narrow.bytes()) as u64;
         let units = self.units.iter_mut().zip(Kind::ALL);
         units.filter(|(_, kind)| kind.of_elements()).for_each(|(n, _)| *n = n.saturating_mul(size));
@@ -278,7 +289,7 @@ pub fn digit_products(bits: u8, narrow: bool) -> u64 {
     }
 }
 
-pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
+pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> Work {
     let [h, w] = shape.output().unwrap_or([0, 0]);
     let pixels = (h * w) as u64;
     let taps = shape.window.kernel.iter().product::<usize>() as u64;
@@ -289,9 +300,15 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool) -> Work {
     } else if shape.input == [1, 1] && shape.window.kernel == [1, 1] {
         Work::of(Kind::DenseMacs, macs)
     } else {
-        Work::of(Kind::ConvMacs, macs * digit_products(bits, narrow))
-            .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
-            .and(Kind::ConvReads, weights * if narrow { 1 } else { u64::from(bits.div_ceil(16)) })
+        let (products, reads) = match (width, narrow) {
+            (Width::Narrow, false) => (Work::of(Kind::ConvMacs, macs), 2),
+            (Width::Narrow, true) => (Work::of(Kind::NarrowMacs, macs), 2),
+            (Width::Wide, false) => {
+                (Work::of(Kind::DigitMacs, macs * digit_products(bits, false)), u64::from(bits.div_ceil(16)))
+            }
+            (Width::Wide, true) => (Work::of(Kind::DigitMacs, macs * digit_products(bits, true)), 1),
+        };
+        products.and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels).and(Kind::ConvReads, weights * reads)
     }
 }
 
@@ -316,9 +333,9 @@ fn carry_operations(inputs: u8) -> (u64, u64) {
     (products, opens)
 }
 
-/// Work of an instruction with operands and results of given types, as the verifier proved them. Weights of
-/// convolutions are taken for wide, elements for such of 32 bits.
-pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
+/// Work of an instruction with operands and results of given types, as the verifier proved them, whose elements are held
+/// in integers of that size. Weights of convolutions are taken for wide unless they are `narrow`.
+pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type], width: Width, narrow: bool) -> Work {
     let out = outputs.first().copied().unwrap_or(Type::Bits { planes: 0, len: 0 });
     let first = inputs.first().copied().unwrap_or(out);
     let bytes = |parts: &[Type]| parts.iter().map(|t| t.wire_bytes()).sum::<u64>();
@@ -331,7 +348,7 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         Type::Bits { planes, len } => planes as u64 / 4 * words(len),
         Type::Ring { .. } => 0,
     };
-    match inst {
+    let work = match inst {
         Inst::Draw { .. } => match out {
             Type::Ring { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()).and(Kind::DrawnElements, elements),
             Type::Bits { .. } => Work::of(Kind::DrawnBytes, out.drawn_bytes()),
@@ -356,7 +373,7 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
         | Inst::LiftPublic
         | Inst::LiftCorrection => Work::of(Kind::Elements, elements),
         Inst::Conv(shape) => match out {
-            Type::Ring { bits, .. } => conv(shape, bits, false),
+            Type::Ring { bits, .. } => conv(shape, bits, narrow, width),
             Type::Bits { .. } => Work::default(),
         },
         Inst::SumPool(shape) => Work::of(Kind::PoolTaps, pool(shape)),
@@ -377,7 +394,8 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type]) -> Work {
             Work::of(Kind::CarryProducts, carry_operations(*inputs).0 * words(first.len()))
         }
         Inst::CarryOpen { inputs, .. } => Work::of(Kind::CarryOpens, carry_operations(*inputs).1 * words(first.len())),
-    }
+    };
+    work.held(width)
 }
 
 /// Buffers that hold weights of at most 16 bits, as they are in the weights file: convolutions with them take
@@ -420,28 +438,33 @@ mod tests {
         // 3x3 over 2 channels of 5x6, padded to keep the size, to 8 channels.
         let window = Window { pad: [1; 4], ..Window::new([3, 3]) };
         let mut shape = ConvShape { in_channels: 2, input: [5, 6], out_channels: 8, groups: 1, window };
-        let of = |shape: ConvShape, bits| work(&Inst::Conv(shape), &[], &[ring(bits, 0)]);
+        let of = |shape: ConvShape, bits| work(&Inst::Conv(shape), &[], &[ring(bits, 0)], Width::Wide, false);
         let weights = 8 * 2 * 9;
         for (bits, products) in [(16u8, 1), (32, 3), (40, 6), (64, 19)] {
-            let want = Work::of(Kind::ConvMacs, products * weights * 30)
-                .and(Kind::ConvTaps, 2 * 9 * 30)
+            let want = Work::of(Kind::DigitMacs, products * weights * 30)
+                .and(Kind::ConvTaps, 2 * 2 * 9 * 30)
                 .and(Kind::ConvReads, weights * u64::from(bits.div_ceil(16)));
             assert_eq!(of(shape, bits), want);
+        }
+        for (narrow, kind) in [(false, Kind::ConvMacs), (true, Kind::NarrowMacs)] {
+            let got = work(&Inst::Conv(shape), &[], &[ring(32, 0)], Width::Narrow, narrow);
+            let want = Work::of(kind, weights * 30).and(Kind::ConvTaps, 2 * 9 * 30).and(Kind::ConvReads, 2 * weights);
+            assert_eq!(got, want);
         }
         // Two groups of four outputs: half the weights, the same taps.
         shape.groups = 2;
         let got = of(shape, 16);
-        assert_eq!((got.units(Kind::ConvMacs), got.units(Kind::ConvTaps)), (8 * 9 * 30, 2 * 9 * 30));
+        assert_eq!((got.units(Kind::DigitMacs), got.units(Kind::ConvTaps)), (8 * 9 * 30, 2 * 2 * 9 * 30));
         shape.out_channels = 2;
-        assert_eq!(of(shape, 32), Work::of(Kind::DepthwiseMacs, 2 * 9 * 30));
-        assert_eq!(of(ConvShape::dense(64, 10), 32), Work::of(Kind::DenseMacs, 640));
+        assert_eq!(of(shape, 32), Work::of(Kind::DepthwiseMacs, 2 * 2 * 9 * 30));
+        assert_eq!(of(ConvShape::dense(64, 10), 32), Work::of(Kind::DenseMacs, 2 * 640));
         let pool = PoolShape { channels: 3, input: [4, 4], window: Window::new([4, 4]), counted: [0; 4] };
-        assert_eq!(work(&Inst::SumPool(pool), &[], &[]), Work::of(Kind::PoolTaps, 48));
+        assert_eq!(work(&Inst::SumPool(pool), &[], &[], Width::Narrow, false), Work::of(Kind::PoolTaps, 48));
     }
 
     #[test]
     fn passes_draws_and_messages_by_hand() {
-        let one = |inst: Inst, inputs: &[Type], out: Type| work(&inst, inputs, &[out]);
+        let one = |inst: Inst, inputs: &[Type], out: Type| work(&inst, inputs, &[out], Width::Narrow, false);
         assert_eq!(one(Inst::Add, &[ring(20, 7); 2], ring(20, 7)), Work::of(Kind::Elements, 7));
         assert_eq!(
             one(Inst::Draw { stream: 0 }, &[], ring(20, 7)),
@@ -452,8 +475,14 @@ mod tests {
         let apart = Inst::ToBits { low: 0, count: 3, pad: 1 };
         assert_eq!(one(apart, &[ring(20, 70)], planes(4, 70)), Work::of(Kind::ToBits, 70));
         let parts = [ring(20, 7), planes(2, 9)];
-        assert_eq!(work(&Inst::Send { message: 0 }, &parts, &[]), Work::of(Kind::SentBytes, 18 + 4));
-        assert_eq!(work(&Inst::Receive { message: 0 }, &[], &parts), Work::of(Kind::ReceivedBytes, 22));
+        assert_eq!(
+            work(&Inst::Send { message: 0 }, &parts, &[], Width::Narrow, false),
+            Work::of(Kind::SentBytes, 18 + 4)
+        );
+        assert_eq!(
+            work(&Inst::Receive { message: 0 }, &[], &parts, Width::Narrow, false),
+            Work::of(Kind::ReceivedBytes, 22)
+        );
     }
 
     #[test]
@@ -461,16 +490,22 @@ mod tests {
         // 5 rows of 3 runs (the last one of a single pixel), and 5 rows of 7 runs.
         let map = BlockMap { map: [5, 7], blocks: vec![[2, 3], [1, 1]] };
         let want = Work::of(Kind::SelectElements, 70).and(Kind::SelectRuns, 15 + 35);
-        assert_eq!(work(&Inst::Select { map, public: true }, &[], &[ring(32, 70)]), want);
-        let nibbles = work(&Inst::NibbleProducts, &[planes(8, 65)], &[planes(30, 65)]);
+        assert_eq!(work(&Inst::Select { map, public: true }, &[], &[ring(32, 70)], Width::Narrow, false), want);
+        let nibbles = work(&Inst::NibbleProducts, &[planes(8, 65)], &[planes(30, 65)], Width::Narrow, false);
         assert_eq!(nibbles, Work::of(Kind::NibbleProducts, 2 * 2));
         // Two inputs: G = G1 + P1 G0, one product of two bits. Opened: the single G1 in two ways
         // (itself: 1 operation, its public bit: 2), P1 G0 in four (1, 2, 2 and 3 operations).
         let level = Inst::CarryProducts { inputs: 2 };
-        assert_eq!(work(&level, &[planes(3, 64)], &[planes(1, 64)]), Work::of(Kind::CarryProducts, 2));
+        assert_eq!(
+            work(&level, &[planes(3, 64)], &[planes(1, 64)], Width::Narrow, false),
+            Work::of(Kind::CarryProducts, 2)
+        );
         let level = Inst::CarryOpen { inputs: 2, public: true };
         let operands = [planes(3, 65), planes(3, 65), planes(1, 65)];
-        assert_eq!(work(&level, &operands, &[planes(1, 65)]), Work::of(Kind::CarryOpens, 2 * (3 + 8)));
+        assert_eq!(
+            work(&level, &operands, &[planes(1, 65)], Width::Narrow, false),
+            Work::of(Kind::CarryOpens, 2 * (3 + 8))
+        );
     }
 
     #[test]

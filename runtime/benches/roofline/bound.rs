@@ -1,7 +1,7 @@
 //! The least time of a program at the machine's rates.
 
 use bcc_ir::program::traffic::traffic;
-use bcc_ir::program::{Phase, Program};
+use bcc_ir::program::{Phase, Program, Width};
 use bcc_ir::time::{Count, Counts, counts};
 use serde::Serialize;
 
@@ -12,7 +12,8 @@ use crate::rates::Rates;
 pub struct Bound {
     /// The phase.
     pub phase: String,
-    /// Products of digits, with the fastest instruction set.
+    /// Products of digits, or of whole integers where they fit 32 bits and that is faster, with the fastest instruction
+    /// set.
     pub products: f64,
     /// Keystream.
     pub randomness: f64,
@@ -46,10 +47,14 @@ pub struct Needs {
 }
 
 /// A phase's bound.
-fn bound(phase: Phase, count: &Count, rounds: u64, rates: &Rates) -> Bound {
+fn bound(phase: Phase, count: &Count, rounds: u64, width: Width, rates: &Rates) -> Bound {
     let seconds = |units: u64, name: &str| rates.all(name).map_or(0.0, |rate| units as f64 / rate);
-    let digits = rates.rates.iter().rfind(|r| r.name.starts_with("digits_")).map_or("", |r| &r.name);
-    let products = seconds(count.digit_products, digits);
+    let last = |prefix: &str| rates.rates.iter().rfind(|r| r.name.starts_with(prefix)).map_or("", |r| &r.name);
+    let digits = seconds(count.digit_products, last("digits_"));
+    let products = match width {
+        Width::Narrow => digits.min(seconds(count.wide_macs + count.narrow_macs, last("integers_"))),
+        Width::Wide => digits,
+    };
     let randomness = seconds(count.drawn_bytes, "keystream");
     let links = seconds(count.sent_bytes, "tcp");
     let rounds = rounds as f64 * rates.rtt_seconds / 2.0;
@@ -77,6 +82,6 @@ fn bound(phase: Phase, count: &Count, rounds: u64, rates: &Rates) -> Bound {
 pub fn needs(program: &Program, rates: &Rates) -> Needs {
     let rounds = traffic(program).expect("a verified program comes to its end").total.rounds;
     let counts = counts(program);
-    let bounds = Phase::ALL.map(|p| bound(p, &counts.phase(p), rounds[p.index()], rates)).to_vec();
+    let bounds = Phase::ALL.map(|p| bound(p, &counts.phase(p), rounds[p.index()], Width::of(program), rates)).to_vec();
     Needs { counts, rounds, bounds }
 }

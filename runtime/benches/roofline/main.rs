@@ -6,6 +6,7 @@
 mod bound;
 mod peak;
 mod rates;
+mod shapes;
 
 use std::path::PathBuf;
 
@@ -17,12 +18,16 @@ use bound::Needs;
 use clap::Parser;
 use miette::IntoDiagnostic;
 use rates::{Rates, measure};
+use shapes::Share;
 
 /// What this machine can do at most, and what a program takes at least at that.
 #[derive(Parser)]
 struct Args {
     /// Folder with a compiled program; cargo runs benches in the folder of their package.
     out: Option<PathBuf>,
+    /// Measures convolutions of ResNet-50 instead, in one core, as shares of their inner loop.
+    #[arg(long, conflicts_with = "out")]
+    shapes: bool,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -42,6 +47,15 @@ fn print_rates(rates: &Rates) {
         println!("{:16} {one:12.2} {all:12.2} {best:12.2}  {}", r.name, r.unit);
     }
     println!("{:16} {:12.1}  microseconds", "round trip", 1e6 * rates.rtt_seconds);
+}
+
+fn print_shares(shares: &[Share]) {
+    println!("{:36} {:>4} {:>7} {:>8} {:>8}  billion a second  share", "", "bits", "weights", "median", "best");
+    for s in shares {
+        let weights = if s.narrow { "narrow" } else { "wide" };
+        let [median, best] = [s.macs, s.best].map(|v| v / 1e9);
+        println!("{:36} {:4} {weights:>7} {median:8.2} {best:8.2} {:22.0} %", s.shape, s.bits, 100.0 * s.share);
+    }
 }
 
 fn print_needs(needs: &Needs) {
@@ -81,6 +95,14 @@ fn print_needs(needs: &Needs) {
 
 fn main() -> miette::Result<()> {
     let args = Args::parse();
+    if args.shapes {
+        let shares = shapes::measure(args.runs);
+        match args.json {
+            true => println!("{}", serde_json::to_string_pretty(&shares).into_diagnostic()?),
+            false => print_shares(&shares),
+        }
+        return Ok(());
+    }
     // A program that cannot be read is known before the machine is measured.
     let program =
         args.out.map(|out| load_program(&out.join(PROGRAM_FILE))).transpose().into_diagnostic()?.map(|l| l.program);

@@ -118,6 +118,13 @@ impl Bench {
                     set.summed
                 }
             });
+            self.add(format!("integers_{}", set.name), "products", |_| {
+                let operands = Operands::new();
+                move || {
+                    black_box((set.integers)(black_box(&operands)));
+                    set.summed / 2
+                }
+            });
             if let Some(products) = set.products {
                 self.add(format!("products_{}", set.name), "products", |_| {
                     move || {

@@ -5,6 +5,7 @@ use bcc_ir::program::{BlockMap, Inst, Source, Type, Width, carry_terms};
 use bcc_ir::time::{Kind, Work, work};
 
 use crate::buffer::Buffer;
+use crate::element::{Element, by_width};
 use crate::exec::compute_whole;
 use crate::kernels::{KernelSet, Kernels};
 use crate::prg::{Key, draw};
@@ -33,10 +34,11 @@ pub struct Case {
     output: Type,
 }
 
-/// Modulus widths of most values: the ring of trained networks and what truncation leaves of it. All fit 32 bits.
+/// Modulus widths of most values: the ring of trained networks and what truncation leaves of it. Both fit 32 bits.
 const RING: u8 = 32;
 const CUT: u8 = 20;
-const WIDTH: Width = Width::Narrow;
+/// The ring of larger ones, whose elements have 64 bits.
+const WIDER: u8 = 40;
 
 fn ring(bits: u8, len: usize) -> Type {
     Type::Ring { bits, len }
@@ -47,26 +49,46 @@ fn planes(planes: usize, len: usize) -> Type {
 }
 
 impl Case {
+    fn width(&self) -> Width {
+        let Type::Ring { bits, .. } = self.output else { return Width::Narrow };
+        Width::of_bits(bits)
+    }
+
+    /// A convolution as a machine does it that has settled, or the arrangement of its weights.
+    fn convolution<'a, E: Element>(
+        &'a self,
+        kernels: &'static dyn Kernels<E>,
+        bits: u8,
+        shape: &'a ConvShape,
+        operands: &[Buffer],
+    ) -> Box<dyn FnMut() + 'a> {
+        let read = |i: usize| operands[i].elements::<E>().unwrap_or_default().to_vec();
+        let (x, mut w, output) = (read(0), read(1), self.output.len());
+        let narrow = self.kind == Kind::NarrowMacs;
+        if narrow {
+            w.iter_mut().for_each(|w| *w = *w & E::mask(15));
+        }
+        if self.kind == Kind::ConvWeights {
+            return Box::new(move || drop(kernels.arrange(bits, false, shape, &w)));
+        }
+        let arranged = kernels.arrange(bits, narrow, shape, &w);
+        Box::new(move || match &arranged {
+            Some(weights) => kernels.conv_arranged(weights, &x, &mut Scratch::any(output)),
+            None => kernels.conv(bits, shape, &x, &w, &mut Scratch::zeros(output)),
+        })
+    }
+
     /// A call on random operands; results are dropped, and so erased.
     pub fn prepare<'a>(&'a self, set: KernelSet) -> Box<dyn FnMut() + 'a> {
         let key = Key::new([5; 16]);
-        let operands = || self.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty, WIDTH)).collect::<Vec<Buffer>>();
+        let draw_one = |(ty, i): (&Type, u32)| draw(&key, i, *ty, self.width());
+        let operands = || self.inputs.iter().zip(0..).map(draw_one).collect::<Vec<Buffer>>();
         let output = self.output;
         match (&self.inst, output) {
-            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output, WIDTH))),
+            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output, Width::Narrow))),
             (Inst::Conv(shape), Type::Ring { bits, .. }) => {
-                let (kernels, operands): (&dyn Kernels<u32>, _) = (set.of(), operands());
-                let read = |buffer: &Buffer| buffer.elements::<u32>().unwrap_or_default().to_vec();
-                let (x, w) = (read(&operands[0]), read(&operands[1]));
-                if self.kind == Kind::ConvWeights {
-                    return Box::new(move || drop(kernels.arrange(bits, false, shape, &w)));
-                }
-                // As a machine does that has settled.
-                let arranged = kernels.arrange(bits, false, shape, &w);
-                Box::new(move || match &arranged {
-                    Some(weights) => kernels.conv_arranged(weights, &x, &mut Scratch::any(output.len())),
-                    None => kernels.conv(bits, shape, &x, &w, &mut Scratch::zeros(output.len())),
-                })
+                let operands = operands();
+                by_width!(self.width(), E => self.convolution::<E>(set.of(), bits, shape, &operands))
             }
             (Inst::Weight { .. }, Type::Ring { bits, len }) => {
                 let source = vec![(0..len as i64).collect::<Vec<i64>>()];
@@ -78,7 +100,7 @@ impl Case {
                 let operands = operands();
                 Box::new(move || {
                     let all: Vec<&Buffer> = operands.iter().collect();
-                    drop(compute_whole(set, inst, &all, output, WIDTH));
+                    drop(compute_whole(set, inst, &all, output, Width::Narrow));
                 })
             }
         }
@@ -103,6 +125,10 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let shapes = [
         (Kind::ConvMacs, Size::Small, square(8, 16, 8, 1)),
         (Kind::ConvMacs, Size::Large, square(32, 16, 64, 3)),
+        (Kind::NarrowMacs, Size::Small, square(8, 16, 8, 1)),
+        (Kind::NarrowMacs, Size::Large, square(32, 16, 64, 3)),
+        (Kind::DigitMacs, Size::Small, square(8, 16, 8, 1)),
+        (Kind::DigitMacs, Size::Large, square(32, 16, 64, 3)),
         // Few outputs for what is gathered; few pixels for the weights, more of them than caches hold. All take about a
         // millisecond or less, so that many runs are not interrupted.
         (Kind::ConvTaps, Size::Large, square(32, 16, 8, 3)),
@@ -115,7 +141,8 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     ];
     for (kind, size, shape) in shapes {
         let (Some(x), Some(w), Some(y)) = (shape.input_len(), shape.weight_len(), shape.output_len()) else { continue };
-        add(kind, size, Inst::Conv(shape), vec![ring(RING, x), ring(RING, w)], ring(RING, y));
+        let bits = if kind == Kind::DigitMacs { WIDER } else { RING };
+        add(kind, size, Inst::Conv(shape), vec![ring(bits, x), ring(bits, w)], ring(bits, y));
     }
 }
 
@@ -206,7 +233,10 @@ pub fn cases() -> Vec<Case> {
     let mut add = |kind, size, inst: Inst, inputs: Vec<Type>, output| {
         let work = match kind {
             Kind::ConvWeights => Work::of(kind, inputs[1].len() as u64),
-            _ => work(&inst, &inputs, &[output]),
+            _ => {
+                let width = if kind == Kind::DigitMacs { Width::Wide } else { Width::Narrow };
+                work(&inst, &inputs, &[output], width, kind == Kind::NarrowMacs)
+            }
         };
         all.push(Case { kind, size, work, inst, inputs, output });
     };
@@ -225,10 +255,11 @@ mod tests {
     fn every_case_can_be_computed() {
         for case in cases() {
             let key = Key::new([5; 16]);
-            let operands: Vec<Buffer> = case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty, WIDTH)).collect();
+            let operands: Vec<Buffer> =
+                case.inputs.iter().zip(0..).map(|(ty, i)| draw(&key, i, *ty, case.width())).collect();
             let all: Vec<&Buffer> = operands.iter().collect();
             let local = !matches!(case.inst, Inst::Draw { .. } | Inst::Weight { .. });
-            let result = compute_whole(crate::kernels::plain(), &case.inst, &all, case.output, WIDTH);
+            let result = compute_whole(crate::kernels::plain(), &case.inst, &all, case.output, case.width());
             assert!(!local || result.is_some(), "{}", case.kind.name());
         }
     }

@@ -100,7 +100,7 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
                 let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
                 let x = x.all();
                 for (i, p) in entries.enumerate() {
-                    let row = |r: usize| (r * map < x.len()).then(|| &x[r * map + first..][..count]).unwrap_or(&[]);
+                    let row = |r: usize| if r * map < x.len() { &x[r * map + first..][..count] } else { &[] };
                     // Every row is in another page, where processors do not look ahead by themselves.
                     for r in 0..D::DEPTH {
                         prefetch(row(D::DEPTH * (p + AHEAD) + r));

@@ -1,0 +1,120 @@
+//! Convolutions of common shapes, as shares of what their inner loop does.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use bcc_ir::geometry::{ConvShape, Window};
+use bcc_ir::program::{Type, Width};
+use bcc_ir::time::digit_products;
+use bcc_runtime::element::Element;
+use bcc_runtime::kernels;
+use bcc_runtime::prg::{Key, draw};
+use rayon::ThreadPoolBuilder;
+use serde::Serialize;
+
+use crate::peak::{Operands, Set, sets};
+
+/// Least time of a run of the inner loop.
+const RUN: Duration = Duration::from_millis(1);
+
+/// A convolution in one core.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    /// Its shape.
+    pub shape: String,
+    /// Modulus.
+    pub bits: u8,
+    /// Weights are integers of 16 bits.
+    pub narrow: bool,
+    /// Multiply-accumulates of the network a second, the median of all runs.
+    pub macs: f64,
+    /// The best run.
+    pub best: f64,
+    /// Multiply-accumulates of the median run by those of the inner loop in its place, from the first-level cache, of
+    /// which each takes so many products as the kernels make: runs of both alternate.
+    pub share: f64,
+}
+
+/// Layers of ResNet-50.
+fn shapes() -> [ConvShape; 9] {
+    let shape = |in_channels, size, out_channels, kernel: usize, stride| ConvShape {
+        in_channels,
+        input: [size, size],
+        out_channels,
+        groups: 1,
+        window: Window { stride: [stride; 2], pad: [kernel / 2; 4], ..Window::new([kernel; 2]) },
+    };
+    [
+        shape(3, 224, 64, 7, 2),
+        shape(64, 56, 64, 3, 1),
+        shape(256, 56, 64, 1, 1),
+        shape(64, 56, 256, 1, 1),
+        shape(128, 28, 128, 3, 1),
+        shape(256, 14, 256, 3, 1),
+        shape(1024, 14, 256, 1, 1),
+        shape(512, 7, 512, 3, 1),
+        shape(512, 7, 2048, 1, 1),
+    ]
+}
+
+/// Of all shapes, in rings of 32 and 40 bits.
+pub fn measure(runs: usize) -> Vec<Share> {
+    let one = ThreadPoolBuilder::new().num_threads(1).build();
+    let all = || {
+        let mut shares = Vec::new();
+        for shape in shapes() {
+            for narrow in [false, true] {
+                shares.extend(share::<u32>(&shape, 32, narrow, runs));
+                shares.extend(share::<u64>(&shape, 40, narrow, runs));
+            }
+        }
+        shares
+    };
+    one.map(|pool| pool.install(all)).unwrap_or_default()
+}
+
+/// The fastest inner loop: multiply-accumulates of the network in a call.
+fn inner(bits: u8, narrow: bool) -> Option<(Set, bool, f64)> {
+    let set = sets().pop()?;
+    // As the kernels choose.
+    let whole = bits <= 32 && kernels::best().name().ends_with("32-bit products");
+    let products = if whole { 2.0 } else { digit_products(bits, narrow) as f64 };
+    let macs = set.summed as f64 / products;
+    Some((set, whole, macs))
+}
+
+fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> Option<Share> {
+    let (x, w, y) = (shape.input_len()?, shape.weight_len()?, shape.output_len()?);
+    let values = |stream, len, bits| -> Vec<E> {
+        let words = draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }, Width::Wide).words();
+        words.into_iter().map(E::of).collect()
+    };
+    // Of 15 bits, so that they are narrow whatever the modulus.
+    let (x, w) = (values(0, x, bits), values(1, w, if narrow { 15 } else { bits }));
+    let k = kernels::best().of::<E>();
+    let ready = k.arrange(bits, narrow, shape, &w)?;
+    let mut out = vec![E::ZERO; y];
+    let macs = (w.len() / shape.out_channels * y) as f64;
+    let (set, whole, each) = inner(bits, narrow)?;
+    let operands = Operands::new();
+    let mut own: Vec<f64> = Vec::new();
+    let mut limit: Vec<f64> = Vec::new();
+    for _ in 0..runs.max(1) {
+        let start = Instant::now();
+        k.conv_arranged(&ready, black_box(&x), &mut out);
+        own.push(macs / start.elapsed().as_secs_f64());
+        let (start, mut calls) = (Instant::now(), 0);
+        while start.elapsed() < RUN {
+            let sums = if whole { set.integers } else { set.sums };
+            black_box(sums(black_box(&operands)));
+            calls += 1;
+        }
+        limit.push(f64::from(calls) * each / start.elapsed().as_secs_f64());
+    }
+    own.sort_by(f64::total_cmp);
+    limit.sort_by(f64::total_cmp);
+    let median = |v: &[f64]| v.get(v.len() / 2).copied().unwrap_or(1.0);
+    let best = own.last().copied().unwrap_or_default();
+    let share = median(&own) / median(&limit);
+    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share })
+}
