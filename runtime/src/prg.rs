@@ -109,10 +109,7 @@ impl Drawer {
             let (block, skip) = (start / 16, start % 16);
             let used = (skip + part.len() * width).div_ceil(16);
             keystream.fill(stream.into(), block as u64, &mut self.blocks[..used]);
-            bytes::widen(width, &self.blocks.as_flattened()[skip..], part);
-            if usize::from(bits) != 8 * width {
-                part.iter_mut().for_each(|v| *v = *v & E::mask(bits));
-            }
+            bytes::widen(bits, &self.blocks.as_flattened()[skip..], part);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::buffer::stride;
 use crate::element::Element;
+use crate::kernels::blocks::spread_word;
 
 /// Transposes a 64 x 64 matrix of bits: bit `c` of word `r` becomes bit `r` of word `c`.
 #[inline(always)]
@@ -21,6 +22,12 @@ pub fn transpose64(m: &mut [u64; 64]) {
         width /= 2;
         low ^= low << width;
     }
+}
+
+/// [`super::Kernels::to_ring`], 64 elements at a time.
+#[inline(always)]
+pub fn to_ring<E: Element>(plane: &[u64], out: &mut [E]) {
+    out.chunks_mut(64).zip(plane).for_each(|(out, word)| spread_word(*word, out));
 }
 
 /// [`super::Kernels::to_bits`], 64 elements at a time.

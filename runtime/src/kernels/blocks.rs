@@ -5,6 +5,7 @@ use std::ops::Range;
 use bcc_ir::program::BlockMap;
 
 use crate::buffer::tail_mask;
+use crate::element::Element;
 
 /// Calls `f` with a block's number and a range of its pixels, for every row of every block; ranges
 /// come in the order of the pixels.
@@ -32,13 +33,26 @@ pub fn bit(plane: &[u64], i: usize) -> u64 {
     plane[i / 64] >> (i % 64) & 1
 }
 
+/// Up to 64 bits of a plane from `start` on, zeros behind its end.
+#[inline(always)]
+pub fn word_at(plane: &[u64], start: usize) -> u64 {
+    let (first, shift) = (start / 64, start % 64);
+    let word = |i: usize| plane.get(i).copied().unwrap_or(0);
+    if shift == 0 { word(first) } else { word(first) >> shift | word(first + 1) << (64 - shift) }
+}
+
+/// An element for each of the lowest bits of a word, as many as there is room for: 0 or 1.
+#[inline(always)]
+pub fn spread_word<E: Element>(word: u64, out: &mut [E]) {
+    // Halves, which processors shift by different counts at a time.
+    for (half, out) in [word as u32, (word >> 32) as u32].into_iter().zip(out.chunks_mut(32)) {
+        out.iter_mut().zip(0u32..).for_each(|(y, i)| *y = E::signed((half >> i & 1) as i32));
+    }
+}
+
 /// The bits of a range of a plane, from the first bit of `out` on, zeros behind.
 pub fn shifted(plane: &[u64], range: Range<usize>, out: &mut [u64]) {
-    let (first, shift) = (range.start / 64, range.start % 64);
-    for (i, y) in out.iter_mut().enumerate() {
-        let word = |i: usize| plane.get(first + i).copied().unwrap_or(0);
-        *y = if shift == 0 { word(i) } else { word(i) >> shift | word(i + 1) << (64 - shift) };
-    }
+    out.iter_mut().enumerate().for_each(|(i, y)| *y = word_at(plane, range.start + 64 * i));
     if let Some(last) = out.last_mut() {
         *last &= tail_mask(range.len());
     }

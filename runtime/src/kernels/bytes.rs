@@ -3,10 +3,11 @@
 
 use crate::element::Element;
 
-/// Elements of `width` bytes each, 1 to all that they have; `bytes` holds at least as many as `out`.
-pub fn widen<E: Element>(width: usize, bytes: &[u8], out: &mut [E]) {
+/// The low `bits` bits of elements of whole bytes each, 1 to all that they have; `bytes` holds at least as many as `out`.
+pub fn widen<E: Element>(bits: u8, bytes: &[u8], out: &mut [E]) {
+    let (width, mask) = (usize::from(bits.div_ceil(8)), E::mask(bits));
     assert!((1..=size_of::<E>()).contains(&width) && bytes.len() / width >= out.len(), "there are bytes for all");
-    if cfg!(target_endian = "little") && width == size_of::<E>() {
+    if cfg!(target_endian = "little") && bits == E::BITS {
         let all = bytemuck::cast_slice_mut(out);
         all.copy_from_slice(&bytes[..all.len()]);
         return;
@@ -15,12 +16,12 @@ pub fn widen<E: Element>(width: usize, bytes: &[u8], out: &mut [E]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: AVX2 was just found.
-        done = unsafe { x86::widen(width, bytes, out) };
+        done = unsafe { x86::widen(width, mask, bytes, out) };
     }
     for (y, b) in out[done..].iter_mut().zip(bytes[done * width..].chunks_exact(width)) {
         let mut word = [0u8; 8];
         word[..width].copy_from_slice(b);
-        *y = E::of(u64::from_le_bytes(word));
+        *y = E::of(u64::from_le_bytes(word)) & mask;
     }
 }
 
@@ -45,11 +46,12 @@ pub fn narrow<E: Element>(width: usize, values: &[E], out: &mut [u8]) {
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm_storeu_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_loadu_si256,
-        _mm256_set_m128i, _mm256_shuffle_epi8, _mm256_storeu_si256,
+        _mm_loadu_si128, _mm_storeu_si128, _mm256_and_si256, _mm256_castsi256_si128, _mm256_extracti128_si256,
+        _mm256_loadu_si256, _mm256_set_m128i, _mm256_set1_epi32, _mm256_set1_epi64x, _mm256_shuffle_epi8,
+        _mm256_storeu_si256,
     };
 
-    use crate::element::Element;
+    use crate::element::{Element, Width};
 
     /// For every byte of a half, where it comes from; 0x80 makes zeros.
     fn shuffle(from: impl Fn(usize) -> Option<usize>) -> [u8; 32] {
@@ -58,11 +60,15 @@ mod x86 {
 
     /// As many elements as whole registers take, one half after the other.
     #[target_feature(enable = "avx2")]
-    pub fn widen<E: Element>(width: usize, bytes: &[u8], out: &mut [E]) -> usize {
+    pub fn widen<E: Element>(width: usize, mask: E, bytes: &[u8], out: &mut [E]) -> usize {
         let (size, half) = (size_of::<E>(), 16 / size_of::<E>());
         let spread = shuffle(|i| (i % size < width).then_some(i / size * width + i % size));
         // SAFETY: 32 bytes.
         let spread = unsafe { _mm256_loadu_si256(spread.as_ptr().cast()) };
+        let mask = match E::WIDTH {
+            Width::Narrow => _mm256_set1_epi32(mask.low() as i32),
+            Width::Wide => _mm256_set1_epi64x(mask.word() as i64),
+        };
         let mut done = 0;
         while done + 2 * half <= out.len() && (done + half) * width + 16 <= bytes.len() {
             // SAFETY: both halves end within `bytes`, and there is room for the elements of a register.
@@ -71,7 +77,7 @@ mod x86 {
                 let halves =
                     _mm256_set_m128i(_mm_loadu_si128(from.add(half * width).cast()), _mm_loadu_si128(from.cast()));
                 let to = out.as_mut_ptr().add(done);
-                _mm256_storeu_si256(to.cast(), _mm256_shuffle_epi8(halves, spread));
+                _mm256_storeu_si256(to.cast(), _mm256_and_si256(_mm256_shuffle_epi8(halves, spread), mask));
             }
             done += 2 * half;
         }
@@ -117,8 +123,11 @@ mod tests {
                 for more in [0, 3, 20] {
                     bytes.resize(plain.len() + more, 0xff);
                     let mut back = vec![E::ZERO; values.len()];
-                    widen(width, &bytes, &mut back);
+                    widen(8 * width as u8, &bytes, &mut back);
                     assert_eq!(back, values, "{len} elements of {width} bytes");
+                    widen(8 * width as u8 - 3, &bytes, &mut back);
+                    let short: Vec<E> = values.iter().map(|v| *v & E::mask(8 * width as u8 - 3)).collect();
+                    assert_eq!(back, short, "{len} elements of {width} bytes less 3 bits");
                 }
             }
         }

@@ -74,7 +74,7 @@ macro_rules! each_kernel {
             /// Bits of ring elements as planes.
             fn to_bits(low: u8, pad: u8, x: &[E], out: &mut [u64]) = plain::bits::to_bits | bits::to_bits_fast;
             /// A plane as 0 and 1.
-            fn to_ring(plane: &[u64], out: &mut [E]) = plain::bits::to_ring;
+            fn to_ring(plane: &[u64], out: &mut [E]) = plain::bits::to_ring | bits::to_ring;
             /// Whether `a + b >= 2^k`.
             fn wrap(k: u8, a: &[E], b: &[E], out: &mut [u64]) = plain::bits::wrap;
             /// Sums of blocks.

@@ -71,7 +71,7 @@ pub fn unpack<E: Element>(bits: u8, bytes: &[u8], out: &mut [E]) -> bool {
     assert!((1..=E::BITS).contains(&bits) && bytes.len() == packed_len(bits, out.len()), "the bytes of all elements");
     let width = usize::from(bits);
     if width.is_multiple_of(8) {
-        bytes::widen(width / 8, bytes, out);
+        bytes::widen(bits, bytes, out);
         return true;
     }
     let mut done = 0;

@@ -8,7 +8,7 @@ use bcc_ir::program::BlockMap;
 use super::LANES;
 use crate::element::Element;
 use crate::kernels::Select;
-use crate::kernels::blocks::bit;
+use crate::kernels::blocks::{bit, spread_word, word_at};
 use crate::scratch::Scratch;
 
 /// Pixels that 1x1 blocks are worked on at a time.
@@ -61,6 +61,13 @@ fn spread<E: Element>(block: usize, values: impl Iterator<Item = E>, row: &mut [
 /// All ones where the bit of a block is set, for every pixel of a row.
 #[inline(always)]
 fn spread_bits<E: Element>(band: &Band, plane: &[u64], row: &mut [E]) {
+    if band.block == 1 {
+        for (i, row) in row.chunks_mut(64).enumerate() {
+            spread_word(word_at(plane, band.blocks.start + 64 * i), row);
+            row.iter_mut().for_each(|y| *y = y.neg());
+        }
+        return;
+    }
     spread(band.block, band.blocks.clone().map(|b| E::of(bit(plane, b)).neg()), row);
 }
 
