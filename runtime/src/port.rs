@@ -81,9 +81,10 @@ pub fn encode(port: &Port, x: &Tensor) -> Result<Words, InputError> {
 }
 
 /// The signed integers of elements modulo the port's modulus.
-pub fn signed(port: &Port, values: &[u64]) -> Vec<i64> {
+pub fn signed(port: &Port, values: Vec<u64>) -> Vec<i64> {
     let shift = 64 - u32::from(port.modulus.clamp(1, 64));
-    values.iter().map(|v| ((v << shift) as i64) >> shift).collect()
+    // In the same memory.
+    values.into_iter().map(|v| ((v << shift) as i64) >> shift).collect()
 }
 
 /// Real numbers of an output, and the steps that the client does in the clear.
@@ -113,8 +114,9 @@ mod tests {
         for modulus in [8, 20, 64] {
             let p = port(modulus);
             let v = encode(&p, &tensor([0.0, -2.0, 1.0 / 32.0, 3.0])).unwrap();
-            assert_eq!(signed(&p, &v), [0, -64, 1, 96]);
-            assert_eq!(decode(&p, &[], &signed(&p, &v)).data, [0.0, -2.0, 1.0 / 32.0, 3.0]);
+            let integers = signed(&p, v.to_vec());
+            assert_eq!(integers, [0, -64, 1, 96]);
+            assert_eq!(decode(&p, &[], &integers).data, [0.0, -2.0, 1.0 / 32.0, 3.0]);
         }
     }
 

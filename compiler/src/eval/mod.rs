@@ -299,7 +299,7 @@ impl<'a> Run<'a> {
             let data = image.iter().map(|x| f64::from(*x)).collect();
             let tensor = Tensor { shape: port.shape.clone(), data };
             match encode(port, &tensor) {
-                Ok(encoded) => inputs.push((i, tensor, signed(port, &encoded))),
+                Ok(encoded) => inputs.push((i, tensor, signed(port, encoded.to_vec()))),
                 Err(e) => refused.push(e),
             }
         }

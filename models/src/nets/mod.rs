@@ -163,8 +163,8 @@ pub const NETS: &[NetInfo] = &[
     },
     NetInfo {
         name: "million_relus",
-        summary: "1,000,000 ReLUs behind a 1x1 depthwise convolution",
-        input: [4, 500, 500],
+        summary: "1,000,000 ReLUs behind a 1x1 convolution, averaged by channel",
+        input: [1, 100, 100],
         builder: million_relus,
     },
     NetInfo { name: "tiny_plain", summary: "convolutions without branches", input: [3, 8, 8], builder: tiny_plain },

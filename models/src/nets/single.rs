@@ -17,15 +17,16 @@ pub fn single_conv(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     net.output(&y.name, 64, [56, 56])
 }
 
-/// A million ReLUs behind the smallest convolution there is, so that their operands are secret: input `x`
-/// `[N,4,500,500]`, output `y` of the same shape.
+/// A million ReLUs between a 1x1 convolution, so that their operands are secret, and the averages of their channels, so
+/// that input and output weigh nothing: input `x` `[N,1,100,100]`, output `y` `[N,100,1,1]`.
 ///
 /// # Errors
 /// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
 pub fn million_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     let mut net = Net::new("million_relus", options)?;
-    let x = net.input([4, 500, 500], 1);
-    let x = net.conv("conv", &x, 4, &Conv { group: 4, ..Conv::square(1, 1, 0) }, true);
+    let x = net.input([1, 100, 100], 1);
+    let x = net.conv("conv", &x, 100, &Conv::square(1, 1, 0), true);
     let y = net.relu("relu", x);
-    net.output(&y.name, 4, [500, 500])
+    let y = net.global_average("avgpool", &y);
+    net.output(&y.name, 100, [1, 1])
 }

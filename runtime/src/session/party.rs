@@ -333,7 +333,7 @@ impl<'a> Session<'a> {
         self.machine.run(Phase::Online, channels)?;
         let program = self.party.program;
         let output = |values: Vec<u64>| {
-            let integers = signed(&program.output, &values);
+            let integers = signed(&program.output, values);
             Output { value: decode(&program.output, &program.epilogue, &integers), integers }
         };
         let outputs = self.machine.lanes().iter_mut().filter_map(|lane| lane.output.take()).map(output).collect();
