@@ -217,28 +217,31 @@ pub fn plain() -> KernelSet {
 /// Every set that this processor can run, the plain one first, the fastest last.
 pub fn available() -> Vec<KernelSet> {
     static ALL: OnceLock<Vec<KernelSet>> = OnceLock::new();
-    let all = || {
+    ALL.get_or_init(|| {
         let mut sets = vec![plain()];
-        sets.extend(either_way(|whole| Some(conv::Portable { whole })));
-        #[cfg(target_arch = "x86_64")]
-        {
-            sets.extend(either_way(conv::Avx2::new));
-            sets.extend(either_way(conv::Avx512::new));
-        }
+        INSTRUCTION_SETS.iter().for_each(|set| sets.extend(set()));
         sets
-    };
-    ALL.get_or_init(all).clone()
+    })
+    .clone()
 }
 
 /// The fastest set that this processor can run.
 pub fn best() -> KernelSet {
-    available().pop().unwrap_or(plain())
+    static BEST: OnceLock<KernelSet> = OnceLock::new();
+    *BEST.get_or_init(|| INSTRUCTION_SETS.iter().rev().find_map(|set| set().pop()).unwrap_or(plain()))
 }
 
+/// For each instruction set the sets that are compiled for it, if the processor has it, the fastest last.
+const INSTRUCTION_SETS: &[fn() -> Vec<KernelSet>] = &[
+    || either_way(|whole| Some(conv::Portable { whole })),
+    #[cfg(target_arch = "x86_64")]
+    || either_way(conv::Avx2::new),
+    #[cfg(target_arch = "x86_64")]
+    || either_way(conv::Avx512::new),
+];
+
 /// The sets of an instruction set that multiply digits and whole integers, the faster one last.
-fn either_way<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(
-    tile: impl Fn(bool) -> Option<K>,
-) -> impl Iterator<Item = KernelSet> {
+fn either_way<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(tile: impl Fn(bool) -> Option<K>) -> Vec<KernelSet> {
     let whole_last = tile(true).is_some_and(|tile| whole_is_faster(&tile));
-    [!whole_last, whole_last].into_iter().filter_map(tile).map(KernelSet::of_tile)
+    [!whole_last, whole_last].into_iter().filter_map(tile).map(KernelSet::of_tile).collect()
 }
