@@ -2,15 +2,16 @@
 //!
 //! Every link has a thread that writes: [`Link::send`] only puts a frame into its queue, so a
 //! party always gets to its next receive and two parties that send each other more than the
-//! system's buffers hold do not wait for each other in a circle. The queue is unbounded; what
+//! system's buffers hold do not wait for each other in a circle. A small frame goes to the system at once, as far as it
+//! takes it without waiting and nothing is queued: that thread need not be woken for it. The queue is unbounded; what
 //! bounds it is that the dealer waits for earlier inferences to end. Where a slow network is imposed, that thread
 //! holds frames back ([`Shape`]).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, ToSocketAddrs};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,12 +21,18 @@ use super::frame::{BEAT, SLOWEST, alive};
 use super::shape::{Flight, Line, Shape};
 use super::{Control, Header, Link, LinkError, Payload, spare};
 
+/// Bytes of the largest frame that is written at once.
+const SMALL: usize = 1 << 15;
 /// Before the handshake is over.
 const SILENT: u32 = u32::MAX;
 /// A TCP connection to a peer.
 pub struct TcpLink {
     stream: TcpStream,
     queue: Option<Sender<(Option<Flight>, Vec<u8>)>>,
+    /// Frames that are queued and not yet written.
+    queued: Arc<AtomicUsize>,
+    /// Held by who writes, so that frames are never mixed.
+    turn: Arc<Mutex<()>>,
     written: Receiver<Result<(), std::io::Error>>,
     /// The `depth` of the frames that show this party alive; none are sent while it is [`SILENT`].
     alive: Arc<AtomicU32>,
@@ -81,6 +88,24 @@ pub fn accept(listener: &TcpListener, wait: Option<Duration>, timeout: Duration)
     }
 }
 
+/// There is nothing that a thread that panicked could have left half done.
+fn lock(turn: &Mutex<()>) -> MutexGuard<'_, ()> {
+    turn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many bytes the system takes without waiting. An error shows again when the rest is written.
+#[cfg(unix)]
+fn write_now(stream: &TcpStream, bytes: &[u8]) -> usize {
+    use rustix::net::{SendFlags, send};
+    send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0)
+}
+
+/// Nothing, where there is no such way.
+#[cfg(not(unix))]
+fn write_now(_stream: &TcpStream, _bytes: &[u8]) -> usize {
+    0
+}
+
 impl TcpLink {
     /// A link over a connected stream. Writing fails when the peer reads nothing for `timeout`.
     pub fn new(stream: TcpStream, timeout: Duration) -> std::io::Result<TcpLink> {
@@ -90,6 +115,8 @@ impl TcpLink {
         let mut writer = stream.try_clone()?;
         let (queue, frames) = channel::<(Option<Flight>, Vec<u8>)>();
         let (done, written) = channel();
+        let (queued, turn) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(())));
+        let (waiting, writing) = (queued.clone(), turn.clone());
         let state = Arc::new(AtomicU32::new(SILENT));
         let beats = state.clone();
         let hurry = Arc::new(AtomicBool::new(false));
@@ -104,13 +131,22 @@ impl TcpLink {
                 loop {
                     match frames.recv_timeout(BEAT) {
                         Ok((flight, frame)) => {
+                            let turn = lock(&writing);
                             match flight {
                                 None => writer.write_all(&frame)?,
                                 Some(f) => f.write(&frame, &mut writer, &hurried, |writer| beat(writer, true))?,
                             }
+                            waiting.fetch_sub(1, Ordering::AcqRel);
+                            drop(turn);
                             spare::give(frame);
                         }
-                        Err(RecvTimeoutError::Timeout) => beat(&mut writer, false)?,
+                        Err(RecvTimeoutError::Timeout) => {
+                            // The rest of a frame may have been queued just now.
+                            let _turn = lock(&writing);
+                            if waiting.load(Ordering::Acquire) == 0 {
+                                beat(&mut writer, false)?;
+                            }
+                        }
                         Err(RecvTimeoutError::Disconnected) => return writer.shutdown(Shutdown::Write),
                     }
                 }
@@ -119,7 +155,7 @@ impl TcpLink {
             // Nobody listens any more if the link was dropped.
             let _ = done.send(result);
         })?;
-        Ok(TcpLink { stream, queue: Some(queue), written, alive: state, line: None, hurry })
+        Ok(TcpLink { stream, queue: Some(queue), queued, turn, written, alive: state, line: None, hurry })
     }
 
     /// Imposes a network on what is sent from here on; each end shapes its own direction. A peer that is kept from
@@ -169,7 +205,21 @@ impl Link for TcpLink {
             // What is before the sender's last word is not needed, only that one.
             self.hurry.store(true, Ordering::Relaxed);
         }
-        self.queue.as_ref().ok_or(LinkError::Closed)?.send((flight, frame)).map_err(|_| LinkError::Closed)
+        let queue = self.queue.as_ref().ok_or(LinkError::Closed)?;
+        let mut frame = frame;
+        // Nobody else queues frames, so there are none as long as there are none.
+        let at_once = flight.is_none() && frame.len() <= SMALL && self.queued.load(Ordering::Acquire) == 0;
+        let turn = if at_once { self.turn.try_lock().ok() } else { None };
+        if turn.is_some() {
+            let taken = write_now(&self.stream, &frame);
+            if taken == frame.len() {
+                spare::give(frame);
+                return Ok(());
+            }
+            frame.drain(..taken);
+        }
+        self.queued.fetch_add(1, Ordering::AcqRel);
+        queue.send((flight, frame)).map_err(|_| LinkError::Closed)
     }
 
     fn peek(&mut self, timeout: Duration) -> Result<Option<[u8; Header::BYTES]>, LinkError> {
