@@ -44,12 +44,16 @@ fn every_field_of_every_type() {
             }
             let lifts = matches!(g.node(id).op, Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh);
             for other in others.into_iter().chain(absurd) {
-                // A lift may be to any modulus that those who read it follow.
+                let mutant = mutated(&g, id, |n| n.fixed = Some(other));
+                // A lift may be to any modulus that those who read it follow; sums follow the least of theirs.
                 if lifts && other.modulus != f.modulus && (1..=g.ring.unwrap()).contains(&other.modulus) {
-                    refused_nearby(&mutated(&g, id, |n| n.fixed = Some(other)), id, &format!("{other:?}"));
+                    let sum = |u: &NodeId| matches!(g.node(*u).op, Op::Add | Op::Sub | Op::Concat { .. });
+                    if other.modulus < f.modulus || !g.users(id).iter().all(sum) {
+                        refused_nearby(&mutant, id, &format!("{other:?}"));
+                    }
                     continue;
                 }
-                refused(&mutated(&g, id, |n| n.fixed = Some(other)), Stage::Quantized, &name, "");
+                refused(&mutant, Stage::Quantized, &name, "");
             }
             refused(&mutated(&g, id, |n| n.fixed = None), Stage::Quantized, &name, "no fixed-point type");
         }
