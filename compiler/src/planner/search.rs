@@ -102,7 +102,7 @@ impl Planner<'_> {
 
     /// Plans from the first losses, by power and ring; the power of the best, whose ring is set.
     ///
-    /// Large blocks may need a wider ring, in which everything costs more: where bytes or time are
+    /// Large blocks may need a wider ring, more bytes before them and wider integers in all: where bytes or time are
     /// limited and no ring is asked for, the ring of the network with all ReLUs, which leaves large
     /// blocks out, competes with rings that have room for all.
     fn first_plan(

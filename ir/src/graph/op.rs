@@ -157,7 +157,7 @@ pub enum Op {
     },
     /// Makes the client's share a dealt one, in the same modulus. No online message.
     Remask,
-    /// Lifts the value to the full ring and makes the client's share a dealt one.
+    /// Lifts the value to a larger modulus and makes the client's share a dealt one.
     Refresh,
 }
 

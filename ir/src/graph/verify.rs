@@ -98,7 +98,8 @@ pub fn sign_bound(graph: &Graph, id: NodeId, pixel: f64) -> Option<f64> {
 /// In a [`Stage::Quantized`] graph, with a bound in units of the value's last bit:
 ///
 /// 9. every node has a fixed-point type that follows from its operands' types by its operator's
-///    rule; summands have one scale; a linear layer's operand has a dealt client share and its
+///    rule; the input's modulus is the ring, a Block-ReLU or clip keeps or lifts its operand's, a refresh
+///    lifts it; summands have one scale; a linear layer's operand has a dealt client share and its
 ///    constants are integers;
 /// 10. every bound is below half the modulus; below a quarter of it at the operand of a Block-ReLU
 ///     or refresh; a block sum is below half of the operand's modulus, the distances of a clip below
@@ -408,7 +409,13 @@ fn type_rule(op: &Op, ring: u8, out: Fixed, operands: &[Fixed]) -> Result<(), St
             expect(Fixed { frac: x.frac.saturating_add(*shift), gain, ..x })
         }
         Op::Remask => expect(Fixed { client: Dealt, ..x }),
-        Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh => expect(Fixed { client: Dealt, modulus: ring, ..x }),
+        Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh => {
+            let least = x.modulus.saturating_add(u8::from(matches!(op, Op::Refresh)));
+            if out.modulus < least {
+                return Err(format!("it lifts {} bits to {}", x.modulus, out.modulus));
+            }
+            expect(Fixed { client: Dealt, modulus: out.modulus, ..x })
+        }
         _ => expect(x),
     }
 }

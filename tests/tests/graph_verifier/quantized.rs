@@ -42,8 +42,18 @@ fn every_field_of_every_type() {
                     refused_nearby(&mutated(&g, id, |n| n.fixed = Some(other)), id, &format!("{other:?}"));
                 }
             }
+            let lifts = matches!(g.node(id).op, Op::BlockRelu { .. } | Op::Clip { .. } | Op::Refresh);
             for other in others.into_iter().chain(absurd) {
-                refused(&mutated(&g, id, |n| n.fixed = Some(other)), Stage::Quantized, &name, "");
+                let mutant = mutated(&g, id, |n| n.fixed = Some(other));
+                // A lift may be to any modulus that those who read it follow; sums follow the least of theirs.
+                if lifts && other.modulus != f.modulus && (1..=g.ring.unwrap()).contains(&other.modulus) {
+                    let sum = |u: &NodeId| matches!(g.node(*u).op, Op::Add | Op::Sub | Op::Concat { .. });
+                    if other.modulus < f.modulus || !g.users(id).iter().all(sum) {
+                        refused_nearby(&mutant, id, &format!("{other:?}"));
+                    }
+                    continue;
+                }
+                refused(&mutant, Stage::Quantized, &name, "");
             }
             refused(&mutated(&g, id, |n| n.fixed = None), Stage::Quantized, &name, "no fixed-point type");
         }
@@ -73,7 +83,7 @@ fn attributes_of_quantized_operators() {
                     [divisor + 1, divisor * 2, 0, usize::MAX].map(|divisor| Op::SumPool { window, divisor }).into()
                 }
                 Op::Refresh => vec![Op::Remask],
-                Op::Remask if fixed(&g, id).modulus != g.ring.unwrap() => vec![Op::Refresh],
+                Op::Remask => vec![Op::Refresh],
                 _ => Vec::new(),
             };
             for op in mutants {

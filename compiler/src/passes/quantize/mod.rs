@@ -2,9 +2,10 @@
 //!
 //! Values have `f` fraction bits, weights `g`. A linear layer yields `f + g` fraction bits in its
 //! operand's modulus `2^m`; truncation by `g` leaves `f` bits and modulus `2^(m - g)`; a Block-ReLU
-//! lifts to the ring `2^L` again. So a layer needs `m >= g + need`, where `need` is the number of
+//! lifts again. So a layer needs `m >= g + need`, where `need` is the number of
 //! bits with `|z| < 2^(need - 2)` units. Where an operand's modulus has fallen below that, a refresh
-//! lifts it; where only its client share is local, a re-mask is enough.
+//! lifts it; where only its client share is local, a re-mask is enough. All that is decided with lifts to
+//! the ring `2^L`; at the end each falls to what its ways on need ([`narrow`]).
 //!
 //! An average over `n` positions is a sum and a division. Where every way on leads to a linear
 //! layer (or the output), the division by `n / 2^p`, `p = ceil(log2 n)`, is left to the gain, which
@@ -19,14 +20,18 @@
 //! What is joined has one scale, as summands have; where the result goes to a linear layer, only the
 //! parts that need it are re-masked or refreshed.
 //!
-//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. What room a layer's
-//! values leave goes to its weights: their fraction bits grow as long as no more bytes travel.
+//! The ring is the smallest of 16, 24, .., 64 bits in which all of that fits. Room that small values leave goes to
+//! their layer's weights, and so does the room of layers on the input, which is in the ring.
+
+mod ahead;
+mod integers;
+mod narrow;
 
 use std::collections::BTreeMap;
 
 use bcc_ir::graph::{
     ClientShare, ConstData, Evidence, Fixed, Graph, Node, NodeId, Op, Range, Sample, Stage, Violations, exact_bits,
-    interval, sign_bound, verify,
+    verify,
 };
 use thiserror::Error;
 
@@ -125,8 +130,9 @@ pub fn run(graph: &mut Graph, options: &PassOptions) -> Result<(), QuantizeError
 
 /// Puts in the integers and proves the result.
 fn finish(mut graph: Graph, real: &[ConstData]) -> Result<Graph, QuantizeError> {
-    weights(&mut graph, real);
-    rebound(&mut graph);
+    integers::weights(&mut graph, real);
+    integers::rebound(&mut graph);
+    narrow::run(&mut graph);
     let ring = graph.ring.unwrap_or_default();
     verify(&graph, Stage::Quantized).map_err(|violations| QuantizeError::Verify { ring, violations })?;
     Ok(graph)
@@ -304,30 +310,6 @@ impl Attempt {
         Ok(())
     }
 
-    /// Fraction bits for a layer's weights: those `asked` for, and more where its values leave room
-    /// in the modulus and it goes to gates (which lift again), up to a whole byte of the lift: each costs a bit of a
-    /// pixel's hundred and more.
-    fn free_weight_bits(&self, id: NodeId, modulus: u8, asked: u8) -> u8 {
-        let Some(need) = self.gate_bits(id) else { return asked };
-        let lift = |g: u8| (self.ring + g - modulus).div_ceil(8);
-        let fits = |g: &u8| u32::from(modulus - g) >= need && lift(*g) == lift(asked);
-        (asked..=MOST_WEIGHT_BITS.min(modulus)).take_while(fits).last().unwrap_or(asked)
-    }
-
-    /// Bits that a value needs on its way to gates and the output; `None` if it also goes elsewhere.
-    fn gate_bits(&self, id: NodeId) -> Option<u32> {
-        let unit = (-f64::from(self.frac)).exp2();
-        let range = self.graph.node(id).range?;
-        if matches!(self.graph.node(id).op, Op::BlockRelu { .. } | Op::Clip { .. }) {
-            return Some(self.sum_bits(id));
-        }
-        let own = bits(range.bound / unit, 1);
-        self.graph.users(id).into_iter().try_fold(own, |most, u| match self.graph.node(u).op {
-            Op::Conv { .. } | Op::Dense { .. } | Op::AvgPool { .. } | Op::Resample { .. } => None,
-            _ => Some(most.max(self.gate_bits(u)?)),
-        })
-    }
-
     fn truncated(&mut self, id: NodeId, bits: u8) -> Result<NodeId, QuantizeError> {
         let fixed = self.fixed(id)?;
         self.fit(id, u32::from(bits) + 2, fixed.modulus, "truncation must leave a sign and a value")?;
@@ -418,72 +400,6 @@ impl Attempt {
         Ok(())
     }
 
-    /// Bits by which interpolations that end at a value, and go on, have grown its fraction.
-    fn pending_bits(&self, mut id: NodeId) -> u8 {
-        let mut all = 0;
-        while self.resamples_next(id).is_some()
-            && let Op::Resample { bits, .. } = self.graph.node(id).op
-        {
-            all += bits;
-            id = self.graph.operand(id);
-        }
-        all
-    }
-
-    /// Bits of a gate's block sums.
-    fn sum_bits(&self, id: NodeId) -> u32 {
-        let unit = (-f64::from(self.frac)).exp2();
-        let sum = self.graph.node(id).range.and_then(|r| r.block_sum);
-        sum.map_or(0, |(s, _)| bits(s / unit, self.spare(id)))
-    }
-
-    /// Bits of what a value becomes on its way to gates, without a linear layer between, and of the gates' block sums.
-    fn bits_ahead(&self, id: NodeId) -> u32 {
-        let unit = (-f64::from(self.frac)).exp2();
-        let of = |u: NodeId| match self.graph.node(u).op {
-            Op::Conv { .. } | Op::Dense { .. } => 0,
-            Op::BlockRelu { .. } | Op::Clip { .. } => self.sum_bits(u),
-            Op::Add | Op::Sub => {
-                let own = self.graph.node(u).range.map_or(0, |r| bits(r.bound / unit, 1));
-                own.max(self.bits_ahead(u))
-            }
-            _ => self.bits_ahead(u),
-        };
-        self.graph.users(id).into_iter().map(of).max().unwrap_or(0)
-    }
-
-    /// Bits that the linear layers need that a value goes to, without a gate between.
-    fn linear_bits(&self, id: NodeId) -> u32 {
-        let unit = (-f64::from(self.frac)).exp2();
-        let of = |u: NodeId| match self.graph.node(u).op {
-            Op::Conv { .. } | Op::Dense { .. } => {
-                let bound = self.graph.node(u).range.map_or(0.0, |r| r.bound);
-                bits(bound / unit, 1) + u32::from(self.weight_frac)
-            }
-            Op::BlockRelu { .. } => 0,
-            _ => self.linear_bits(u),
-        };
-        self.graph.users(id).into_iter().map(of).max().unwrap_or(0)
-    }
-
-    /// The interpolation along a later axis that alone reads another one.
-    fn resamples_next(&self, id: NodeId) -> Option<NodeId> {
-        let axis = |id: NodeId| match self.graph.node(id).op {
-            Op::Resample { axis, .. } => Some(axis),
-            _ => None,
-        };
-        match self.graph.users(id)[..] {
-            [user] if axis(id)? < axis(user)? && self.graph.output() != Some(id) => Some(user),
-            _ => None,
-        }
-    }
-
-    /// Bits that the sums of a gate's blocks leave free: where a clip decides, distances are selected
-    /// as well, which takes a quarter of the modulus.
-    fn spare(&self, id: NodeId) -> u32 {
-        u32::from(matches!(self.graph.node(id).op, Op::Clip { .. }))
-    }
-
     fn gate(&mut self, id: NodeId, operand: NodeId, x: Fixed) -> Result<(), QuantizeError> {
         let sum = self.range(id)?.block_sum.map_or(0.0, |(s, _)| s);
         let pixel = bits(self.range(operand)?.bound / x.unit(), 1);
@@ -538,69 +454,5 @@ impl Attempt {
         self.set(divided, fixed)?;
         self.truncated(divided, p + q)?;
         Ok(())
-    }
-
-    /// Whether every way on from a value leads to a linear layer or the output before it is added
-    /// to another one or joined with one.
-    fn gain_goes_on(&self, id: NodeId) -> bool {
-        self.graph.users(id).into_iter().all(|u| match self.graph.node(u).op {
-            Op::Conv { .. } | Op::Dense { .. } => true,
-            Op::Add | Op::Sub | Op::Concat { .. } => false,
-            _ => self.gain_goes_on(u),
-        })
-    }
-}
-
-/// Rounds weights and biases to integers, for every layer on the scale of its operand and result.
-fn weights(graph: &mut Graph, real: &[ConstData]) {
-    for id in graph.topo() {
-        let (Op::Conv { weight, bias, .. } | Op::Dense { weight, bias }) = graph.node(id).op.clone() else { continue };
-        let operand = graph.node(graph.operand(id)).fixed.map_or(1.0, |f| f.unit());
-        let unit = graph.node(id).fixed.map_or(1.0, |f| f.unit());
-        let mut rounded = |c: bcc_ir::graph::ConstId, factor: f64| {
-            let old = graph.constant(c);
-            let (name, shape) = (old.name.clone(), old.shape.clone());
-            let values = match real.get(c.0 as usize) {
-                Some(ConstData::Float(v)) => v.iter().map(|x| (f64::from(*x) * factor).round() as i64).collect(),
-                Some(ConstData::Int(v)) => v.clone(),
-                None => Vec::new(),
-            };
-            graph.add_const(name, shape, ConstData::Int(values))
-        };
-        let new_weight = rounded(weight, operand / unit);
-        let new_bias = bias.map(|b| rounded(b, 1.0 / unit));
-        match &mut graph.node_mut(id).op {
-            Op::Conv { weight, bias, .. } | Op::Dense { weight, bias } => {
-                *weight = new_weight;
-                *bias = new_bias;
-            }
-            _ => {}
-        }
-    }
-    graph.remove_dead();
-}
-
-/// Sets every bound that is not observed to what interval arithmetic over the integers gives.
-fn rebound(graph: &mut Graph) {
-    let mut bounds: BTreeMap<NodeId, interval::Bounds> = BTreeMap::new();
-    for id in graph.topo() {
-        let operands = graph.operands(id);
-        let inputs: Vec<&interval::Bounds> = operands.iter().map(|o| &bounds[o]).collect();
-        let b = interval::step(graph, id, &inputs);
-        let follows = |proven: bool| if proven { Evidence::Proven } else { Evidence::Derived };
-        if let Some(mut range) = graph.node(id).range {
-            if !matches!(range.evidence, Evidence::Observed { .. }) && !matches!(graph.node(id).op, Op::Input) {
-                range.bound = interval::bound(&b.derived);
-                range.evidence = follows(b.proven);
-            }
-            let pixel = inputs.first().map_or(0.0, |b| interval::bound(&b.channels));
-            if let (Some(reach), Some((_, evidence))) = (sign_bound(graph, id, pixel), range.block_sum)
-                && !matches!(evidence, Evidence::Observed { .. })
-            {
-                range.block_sum = Some((reach, follows(inputs[0].proven)));
-            }
-            graph.node_mut(id).range = Some(range);
-        }
-        bounds.insert(id, b);
     }
 }
