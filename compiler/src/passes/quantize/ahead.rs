@@ -4,6 +4,8 @@ use bcc_ir::graph::{NodeId, Op};
 
 use super::{Attempt, MOST_WEIGHT_BITS, bits};
 
+/// More fraction bits of weights than were asked for, where the ring has them: rounded weights are most of the error.
+const SPARE_BITS: u32 = 1;
 /// Values below 2^4 are small: their layers take as many bits as those of larger ones, more of them for the weights.
 const SMALL_BITS: u32 = 4;
 
@@ -11,11 +13,11 @@ impl Attempt {
     /// Fraction bits for a layer's weights: those `asked` for, and more where its values leave room and it goes to
     /// gates (which lift again). Each takes a bit off the gate's operand, which costs a bit of a pixel's hundred and
     /// more. Where the input is read, the room is the ring, which is there; elsewhere a lift in front makes it, of
-    /// which each bit is sent some six times, so only small values have more than was asked for.
+    /// which each bit is sent some six times, so there is one more bit, and several for small values alone.
     pub(super) fn free_weight_bits(&self, id: NodeId, modulus: u8, asked: u8) -> u8 {
         let Some(need) = self.gate_bits(id) else { return asked };
         let small = u32::from(self.frac) + SMALL_BITS + 2;
-        let lifted = u32::from(asked) + need.max(small);
+        let lifted = u32::from(asked) + (need + SPARE_BITS).max(small);
         let room = if self.is_input(self.graph.operand(id)) { modulus.into() } else { lifted.min(modulus.into()) };
         let lift = |g: u8| (self.ring + g - modulus).div_ceil(8);
         let fits = |g: &u8| u32::from(*g) + need <= room && lift(*g) == lift(asked);
