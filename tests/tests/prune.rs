@@ -13,6 +13,7 @@ use bcc_compiler::twin;
 use bcc_ir::Block;
 use bcc_ir::geometry::Window;
 use bcc_ir::graph::{ConstData, Graph, NodeId, Op, Stage, verify};
+use bcc_ir::program::Message;
 use bcc_ir::program::file::{encode_program, encode_weights};
 use bcc_runtime::session::LocalOptions;
 use bcc_tests::graphs::random_graph;
@@ -221,19 +222,24 @@ fn snapshot() {
     settings.bind(|| insta::assert_snapshot!("pass_prune_residual", format!("# before\n{before}\n# after\n{after}")));
 }
 
-/// Rows by layer, in a ring of 40 bits.
+/// Rows by layer, with the modulus in which each works.
 fn rows(graph: &Graph) -> BTreeMap<String, LayerRow> {
     let mut o = options(BlockChoice::Keep, random_images(graph, 3, 5));
     o.passes.ring = Some(40);
-    let report = Report::new(&compiled(graph.clone(), &o).lowered.program).unwrap();
-    report.layers.into_iter().map(|r| (r.name.clone(), r)).collect()
+    let c = compiled(graph.clone(), &o);
+    let modulus = |name: &str| c.graph.find(name).and_then(|id| c.graph.node(id).fixed).map_or(0, |f| f.modulus);
+    let rows = Report::new(&c.lowered.program).unwrap().layers.into_iter();
+    rows.map(|r| (r.name.clone(), LayerRow { modulus: modulus(&r.name), ..r })).collect()
 }
 
-/// Values of 40 bits that a layer deals for an inference and sends as weights, fewer than before.
+/// Values that a layer with weights deals for an inference and sends as weights, fewer than before.
 #[track_caller]
 fn saves(before: &BTreeMap<String, LayerRow>, after: &BTreeMap<String, LayerRow>, layer: &str, dealt: u64, sent: u64) {
     let (b, a) = (&before[layer], &after[layer]);
-    assert_eq!((b.offline_bytes - a.offline_bytes, b.setup_bytes - a.setup_bytes), (5 * dealt, 5 * sent), "{layer}");
+    // One message each, its values packed.
+    let values = |bytes: u64, row: &LayerRow| (bytes - Message::HEADER) * 8 / u64::from(row.modulus);
+    let fewer = |of: fn(&LayerRow) -> u64| values(of(b), b) - values(of(a), a);
+    assert_eq!((fewer(|r| r.offline_bytes), fewer(|r| r.setup_bytes)), (dealt, sent), "{layer}");
     assert_eq!(b.online_bytes, a.online_bytes, "{layer}");
 }
 
