@@ -50,7 +50,7 @@ pub fn default_rates() -> Rates {
     Rates {
         measured: Measured {
             machine: "built in: AMD EPYC, x86_64 linux".into(),
-            kernels: "avx2".into(),
+            kernels: "avx2, 32-bit products".into(),
             cores: CORES,
             how: "bcr rates".into(),
         },
