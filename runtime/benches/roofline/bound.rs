@@ -15,7 +15,7 @@ pub struct Bound {
     /// Products of digits, or of whole integers where they fit 32 bits and that is faster, with the fastest instruction
     /// set.
     pub products: f64,
-    /// Keystream.
+    /// Keystream, made into elements of 32 bits.
     pub randomness: f64,
     /// Bytes on links.
     pub links: f64,
@@ -55,7 +55,7 @@ fn bound(phase: Phase, count: &Count, rounds: u64, width: Width, rates: &Rates) 
         Width::Narrow => digits.min(seconds(count.wide_macs + count.narrow_macs, last("integers_"))),
         Width::Wide => digits,
     };
-    let randomness = seconds(count.drawn_bytes, "keystream");
+    let randomness = seconds(count.drawn_bytes, "draw_32");
     let links = seconds(count.sent_bytes, "tcp");
     let rounds = rounds as f64 * rates.rtt_seconds / 2.0;
     let bytes = count.read_bytes + count.written_bytes;
