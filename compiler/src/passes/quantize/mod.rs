@@ -5,7 +5,7 @@
 //! lifts again. So a layer needs `m >= g + need`, where `need` is the number of
 //! bits with `|z| < 2^(need - 2)` units. Where an operand's modulus has fallen below that, a refresh
 //! lifts it; where only its client share is local, a re-mask is enough. All that is decided with lifts to
-//! the ring `2^L`; at the end each falls to what its ways on need ([`narrow`]).
+//! the ring `2^L`; at the end each falls to what its ways on need (`narrow`).
 //!
 //! An average over `n` positions is a sum and a division. Where every way on leads to a linear
 //! layer (or the output), the division by `n / 2^p`, `p = ceil(log2 n)`, is left to the gain, which
