@@ -84,9 +84,6 @@ fn k1() -> Window {
     Window::new([1, 1])
 }
 
-/// Weights are rounded, and a block whose sum is near zero may go the other way than that of the float network.
-const NEAR: f64 = 0.05;
-
 /// Runs two images: every value is exact, and no output is further than `tolerance` from the float one.
 fn check(c: &Compiled, images: &[Vec<f32>], tolerance: f64) {
     let (output, opened) = run_opened(c, images, LocalOptions::default()).unwrap();
@@ -143,8 +140,11 @@ fn a_segmentation_head() {
     ];
     let images = random_images(&graph, 4, 5);
     for choice in [BlockChoice::Keep, BlockChoice::Plan(mixed_plan(&graph))] {
-        let c = compiled(graph.clone(), &options(choice, images.clone()));
-        check(&c, &images[..2], NEAR);
+        let mut options = options(choice, images.clone());
+        // A block near zero that goes the other way than the float network's is no fault; more bits make it rarer.
+        options.passes.weight_frac += 2;
+        let c = compiled(graph.clone(), &options);
+        check(&c, &images[..2], 0.02);
         assert_eq!(online_of(&c, &["concat", "gather", "resample", "avg_pool", "sum_pool"]), 0);
         // The large map is nobody's: what is opened is the small one.
         let opened = c.lowered.program.messages.iter().find(|m| m.reveal).unwrap();
@@ -200,7 +200,7 @@ fn interpolation_in_the_middle() {
         let images = random_images(&graph, 4, 8);
         for choice in [BlockChoice::Keep, BlockChoice::Plan(mixed_plan(&graph))] {
             let c = compiled(graph.clone(), &options(choice, images.clone()));
-            check(&c, &images[..2], NEAR);
+            check(&c, &images[..2], 0.03);
             let bits: Vec<u8> = c
                 .graph
                 .topo()
@@ -234,7 +234,7 @@ fn interpolation_leaves_room_for_the_layer_behind() {
         let mut o = options(BlockChoice::Keep, images.clone());
         o.passes.ring = Some(ring);
         let c = compiled(graph.clone(), &o);
-        check(&c, &images[..2], NEAR);
+        check(&c, &images[..2], 0.02);
         let found = c.graph.topo().into_iter().filter(|i| c.graph.node(*i).op == Op::Refresh).count();
         assert_eq!(found, refreshes, "{}", c.graph);
     }
@@ -303,7 +303,7 @@ fn a_narrow_ring_refreshes_between_layers_in_a_row() {
     let mut o = options(BlockChoice::Keep, images.clone());
     o.passes.ring = Some(32);
     let c = compiled(graph, &o);
-    check(&c, &images[..2], NEAR);
+    check(&c, &images[..2], 0.02);
     let program = &c.lowered.program;
     let t = traffic::traffic(program).unwrap();
     let online = |l: &traffic::LayerTraffic| l.bytes[Phase::Online.index()].iter().sum::<u64>();
@@ -339,7 +339,7 @@ fn two_layers_in_a_row_send_nothing_online() {
     let mut o = options(BlockChoice::Keep, images.clone());
     o.passes.ring = Some(48);
     let c = compiled(graph, &o);
-    check(&c, &images[..2], NEAR);
+    check(&c, &images[..2], 0.02);
     let program = &c.lowered.program;
     let gates = |op: &str| matches!(op, "input" | "block_relu" | "open");
     for m in program.messages.iter().filter(|m| m.phase == Phase::Online) {
