@@ -47,23 +47,24 @@ pub enum Buffer {
 impl Buffer {
     /// Zeros of a type.
     pub fn zeros(ty: Type, width: Width) -> Self {
-        match (ty, width) {
-            (Type::Ring { bits, len }, Width::Narrow) => {
-                Buffer::Ring { bits, values: Values::Narrow(Scratch::zeros(len)) }
-            }
-            (Type::Ring { bits, len }, Width::Wide) => Buffer::Ring { bits, values: Values::Wide(Scratch::zeros(len)) },
-            (Type::Bits { planes, len }, _) => Buffer::Bits { planes, len, words: Words::zeros(planes * stride(len)) },
-        }
+        Buffer::within(ty, width, Words::zeros(width.words(ty)))
     }
 
     /// A buffer of a type with any content, to be written before it is read.
     pub fn any(ty: Type, width: Width) -> Self {
+        Buffer::within(ty, width, Words::any(width.words(ty)))
+    }
+
+    /// A buffer of a type in that memory, which has its [size](Width::words).
+    fn within(ty: Type, width: Width, words: Words) -> Self {
         match (ty, width) {
             (Type::Ring { bits, len }, Width::Narrow) => {
-                Buffer::Ring { bits, values: Values::Narrow(Scratch::any(len)) }
+                Buffer::Ring { bits, values: Values::Narrow(Scratch::within(words, len)) }
             }
-            (Type::Ring { bits, len }, Width::Wide) => Buffer::Ring { bits, values: Values::Wide(Scratch::any(len)) },
-            (Type::Bits { planes, len }, _) => Buffer::Bits { planes, len, words: Words::any(planes * stride(len)) },
+            (Type::Ring { bits, len }, Width::Wide) => {
+                Buffer::Ring { bits, values: Values::Wide(Scratch::within(words, len)) }
+            }
+            (Type::Bits { planes, len }, _) => Buffer::Bits { planes, len, words },
         }
     }
 

@@ -15,14 +15,19 @@ pub struct Scratch<T> {
 }
 
 impl<T: Pod> Scratch<T> {
+    /// `len` items in that memory, which holds as many.
+    pub fn within(words: Words, len: usize) -> Self {
+        Scratch { words, len, item: PhantomData }
+    }
+
     /// `len` zeros.
     pub fn zeros(len: usize) -> Self {
-        Scratch { words: Words::zeros(words::<T>(len)), len, item: PhantomData }
+        Scratch::within(Words::zeros(words::<T>(len)), len)
     }
 
     /// `len` items of any content, to be written before they are read.
     pub fn any(len: usize) -> Self {
-        Scratch { words: Words::any(words::<T>(len)), len, item: PhantomData }
+        Scratch::within(Words::any(words::<T>(len)), len)
     }
 }
 

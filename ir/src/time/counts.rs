@@ -109,10 +109,11 @@ fn instruction(program: &Program, code: &Code, width: Width, narrow: &[bool], i:
 pub fn counts(program: &Program) -> Counts {
     let mut all = Counts::default();
     for role in Role::ALL {
-        let (code, narrow) = (program.code(role), narrow_weights(program, role));
+        let (code, width) = (program.code(role), Width::of(program));
+        let narrow = narrow_weights(program, role);
         for phase in Phase::ALL {
             let sum = &mut all.phases[phase.index()][role.index()];
-            let of = |i| instruction(program, code, Width::of(program), &narrow, i);
+            let of = |i| instruction(program, code, width, &narrow, i);
             code.phases[phase.index()].iter().map(of).for_each(|c| sum.add(&c));
         }
     }

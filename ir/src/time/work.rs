@@ -303,10 +303,10 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> W
         let (products, reads) = match (width, narrow) {
             (Width::Narrow, false) => (Work::of(Kind::ConvMacs, macs), 2),
             (Width::Narrow, true) => (Work::of(Kind::NarrowMacs, macs), 2),
-            (Width::Wide, false) => {
-                (Work::of(Kind::DigitMacs, macs * digit_products(bits, false)), u64::from(bits.div_ceil(16)))
+            (Width::Wide, narrow) => {
+                let digits = if narrow { 1 } else { u64::from(bits.div_ceil(16)) };
+                (Work::of(Kind::DigitMacs, macs * digit_products(bits, narrow)), digits)
             }
-            (Width::Wide, true) => (Work::of(Kind::DigitMacs, macs * digit_products(bits, true)), 1),
         };
         products.and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels).and(Kind::ConvReads, weights * reads)
     }

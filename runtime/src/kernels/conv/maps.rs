@@ -88,12 +88,14 @@ impl<D: Digit> Maps<D> {
                     let mut deep = [&zeros; 2];
                     for ((row, part), tap) in rows.iter_mut().zip(&mut deep).zip(taps) {
                         let Some(tap) = tap else { continue };
-                        let from = |run: &Run| plane[tap + run.from..].first_chunk().unwrap_or(&zeros);
+                        let from = |run: &Run| -> &[D; COLUMNS] {
+                            plane[tap + run.from..].first_chunk().expect("planes have a tile more than their maps")
+                        };
                         *part = if let [run] = &runs[..] {
                             from(run)
                         } else {
                             runs.iter().for_each(|run| row[run.at..][..COLUMNS].copy_from_slice(from(run)));
-                            row.first_chunk().unwrap_or(&zeros)
+                            row.first_chunk().expect("a row has two panels")
                         };
                     }
                     to[(digit * panels.len() + panel) * slice + i] = D::entries(deep);

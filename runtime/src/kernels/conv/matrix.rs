@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 
 use super::digits::{SLICE, Split};
-use super::tile::{COLUMNS, Pair, ROWS, Tile, pair};
+use super::tile::{COLUMNS, Pair, pair};
 use crate::element::Element;
 
 /// A digit, or a whole integer. All functions are compiled for the instruction set of the job that calls them.
@@ -25,14 +25,8 @@ pub trait Digit: Pod + Send + Sync {
     /// As [`entries`](Self::entries), of digit number `digit` of elements.
     fn cut<E: Element>(split: &Split, digit: usize, rows: [&[E; COLUMNS]; 2]) -> [Pair; COLUMNS];
 
-    /// Adds products up.
-    fn multiply<T: Tile>(
-        tile: &T,
-        left: &[[Pair; ROWS]],
-        right: &[[Pair; COLUMNS]],
-        columns: usize,
-        sums: &mut [[i32; COLUMNS]; ROWS],
-    );
+    /// The products of two entries' digits added up, modulo `2^32`.
+    fn product(left: Pair, right: Pair) -> i32;
 }
 
 impl Digit for i16 {
@@ -60,14 +54,10 @@ impl Digit for i16 {
     }
 
     #[inline(always)]
-    fn multiply<T: Tile>(
-        tile: &T,
-        left: &[[Pair; ROWS]],
-        right: &[[Pair; COLUMNS]],
-        columns: usize,
-        sums: &mut [[i32; COLUMNS]; ROWS],
-    ) {
-        tile.multiply(left, right, columns, sums);
+    fn product(left: Pair, right: Pair) -> i32 {
+        let halves = |p: Pair| (i32::from(p as i16), i32::from((p >> 16) as i16));
+        let ((l0, l1), (r0, r1)) = (halves(left), halves(right));
+        (l0 * r0).wrapping_add(l1 * r1)
     }
 }
 
@@ -96,13 +86,7 @@ impl Digit for u32 {
     }
 
     #[inline(always)]
-    fn multiply<T: Tile>(
-        tile: &T,
-        left: &[[Pair; ROWS]],
-        right: &[[Pair; COLUMNS]],
-        columns: usize,
-        sums: &mut [[i32; COLUMNS]; ROWS],
-    ) {
-        tile.multiply_whole(left, right, columns, sums);
+    fn product(left: Pair, right: Pair) -> i32 {
+        left.wrapping_mul(right) as i32
     }
 }

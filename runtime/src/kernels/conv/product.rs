@@ -275,7 +275,7 @@ impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
         let add = |term: &Term, sums: &mut [[i32; COLUMNS]; ROWS]| {
             for &[l, r] in &term.pairs {
                 let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
-                D::multiply(self.tile, self.left.panel(l, panel, slice.clone()), right, used, sums);
+                self.tile.multiply::<D>(self.left.panel(l, panel, slice.clone()), right, used, sums);
             }
         };
         let mut sums = [[E::ZERO; COLUMNS]; ROWS];

@@ -1,14 +1,16 @@
-//! The inner kernel of a matrix product of 16-bit integers.
+//! The inner kernel of a matrix product of pairs of 16-bit digits, or of 32-bit integers.
 #![allow(unsafe_code)]
 
 use std::time::Instant;
+
+use super::matrix::Digit;
 
 /// Rows of the product that one call makes.
 pub const ROWS: usize = 4;
 /// Columns of the product that one call makes.
 pub const COLUMNS: usize = 16;
 
-/// Two 16-bit integers that follow each other in depth, the first one in the low half.
+/// Two 16-bit integers that follow each other in depth, the first one in the low half; or one of 32 bits.
 pub type Pair = u32;
 
 /// Puts a pair together.
@@ -46,20 +48,12 @@ pub trait Tile: Send + Sync {
         job.work();
     }
 
-    /// `sums[r][c] += sum over i of left[i][r] * right[i][c]`, the products of both halves, modulo `2^32`. Only the first `columns` columns are needed.
-    fn multiply(
+    /// `sums[r][c] += sum over i of left[i][r] * right[i][c]`, products of entries of such digits, modulo `2^32`. Only the
+    /// first `columns` columns are needed.
+    fn multiply<D: Digit>(
         &self,
         left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
-        columns: usize,
-        sums: &mut [[i32; COLUMNS]; ROWS],
-    );
-
-    /// The same with one product of 32 bits in each place.
-    fn multiply_whole(
-        &self,
-        left: &[[u32; ROWS]],
-        right: &[[u32; COLUMNS]],
         columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     );
@@ -83,8 +77,8 @@ pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
         };
         (0..50).map(run).min().unwrap_or_default().as_secs_f64()
     };
-    let whole = best(&|sums| tile.multiply_whole(&left, &right, COLUMNS, sums));
-    whole < 1.25 * best(&|sums| tile.multiply(&left, &right, COLUMNS, sums))
+    let whole = best(&|sums| tile.multiply::<u32>(&left, &right, COLUMNS, sums));
+    whole < 1.25 * best(&|sums| tile.multiply::<i16>(&left, &right, COLUMNS, sums))
 }
 
 /// What the compiler makes of plain loops.
@@ -104,36 +98,17 @@ impl Tile for Portable {
     }
 
     #[inline(always)]
-    fn multiply_whole(
-        &self,
-        left: &[[u32; ROWS]],
-        right: &[[u32; COLUMNS]],
-        _columns: usize,
-        sums: &mut [[i32; COLUMNS]; ROWS],
-    ) {
-        for (row, sums) in sums.iter_mut().enumerate() {
-            for (left, right) in left.iter().zip(right) {
-                for (y, r) in sums.iter_mut().zip(right) {
-                    *y = y.wrapping_add(left[row].wrapping_mul(*r) as i32);
-                }
-            }
-        }
-    }
-
-    fn multiply(
+    fn multiply<D: Digit>(
         &self,
         left: &[[Pair; ROWS]],
         right: &[[Pair; COLUMNS]],
         _columns: usize,
         sums: &mut [[i32; COLUMNS]; ROWS],
     ) {
-        let halves = |p: Pair| (i32::from(p as i16), i32::from((p >> 16) as i16));
         for (row, sums) in sums.iter_mut().enumerate() {
             for (left, right) in left.iter().zip(right) {
-                let (l0, l1) = halves(left[row]);
                 for (y, r) in sums.iter_mut().zip(right) {
-                    let (r0, r1) = halves(*r);
-                    *y = y.wrapping_add(l0 * r0).wrapping_add(l1 * r1);
+                    *y = y.wrapping_add(D::product(left[row], *r));
                 }
             }
         }
@@ -151,7 +126,7 @@ mod x86 {
         _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
     };
 
-    use super::{COLUMNS, Job, Pair, ROWS, Tile};
+    use super::{COLUMNS, Digit, Job, Pair, ROWS, Tile};
 
     /// Steps in depth whose sums the AVX-512 kernel keeps apart, so that additions need not wait.
     const STEPS: usize = 4;
@@ -176,7 +151,7 @@ mod x86 {
         /// `HALVES` times 8 columns of products of whole integers, or of pairs of digits.
         #[inline]
         #[target_feature(enable = "avx2")]
-        fn tile<const HALVES: usize, const WHOLE: bool>(
+        fn tile<const HALVES: usize, D: Digit>(
             left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
             sums: &mut [[i32; COLUMNS]; ROWS],
@@ -189,7 +164,7 @@ mod x86 {
                 for (acc, l) in acc.iter_mut().zip(left) {
                     let l = _mm256_set1_epi32(*l as i32);
                     for (acc, r) in acc.iter_mut().zip(r) {
-                        let product = if WHOLE { _mm256_mullo_epi32(l, r) } else { _mm256_madd_epi16(l, r) };
+                        let product = if D::DEPTH == 1 { _mm256_mullo_epi32(l, r) } else { _mm256_madd_epi16(l, r) };
                         *acc = _mm256_add_epi32(*acc, product);
                     }
                 }
@@ -221,7 +196,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn multiply(
+        fn multiply<D: Digit>(
             &self,
             left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
@@ -231,27 +206,9 @@ mod x86 {
             // SAFETY: `new` has found AVX2.
             unsafe {
                 if columns > COLUMNS / 2 {
-                    Self::tile::<2, false>(left, right, sums)
+                    Self::tile::<2, D>(left, right, sums)
                 } else {
-                    Self::tile::<1, false>(left, right, sums)
-                }
-            }
-        }
-
-        #[inline(always)]
-        fn multiply_whole(
-            &self,
-            left: &[[u32; ROWS]],
-            right: &[[u32; COLUMNS]],
-            columns: usize,
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
-            // SAFETY: `new` has found AVX2.
-            unsafe {
-                if columns > COLUMNS / 2 {
-                    Self::tile::<2, true>(left, right, sums)
-                } else {
-                    Self::tile::<1, true>(left, right, sums)
+                    Self::tile::<1, D>(left, right, sums)
                 }
             }
         }
@@ -279,11 +236,7 @@ mod x86 {
 
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
-        fn tile<const WHOLE: bool>(
-            left: &[[Pair; ROWS]],
-            right: &[[Pair; COLUMNS]],
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
+        fn tile<D: Digit>(left: &[[Pair; ROWS]], right: &[[Pair; COLUMNS]], sums: &mut [[i32; COLUMNS]; ROWS]) {
             let left = &left[..right.len()];
             let mut acc = [[_mm512_setzero_si512(); ROWS]; STEPS];
             let (whole, rest) = right.as_chunks::<STEPS>();
@@ -292,7 +245,7 @@ mod x86 {
                 let r = unsafe { _mm512_loadu_si512(r.as_ptr().cast()) };
                 for (acc, l) in acc.iter_mut().zip(left[i]) {
                     let l = _mm512_set1_epi32(l as i32);
-                    let product = if WHOLE { _mm512_mullo_epi32(l, r) } else { _mm512_madd_epi16(l, r) };
+                    let product = if D::DEPTH == 1 { _mm512_mullo_epi32(l, r) } else { _mm512_madd_epi16(l, r) };
                     *acc = _mm512_add_epi32(*acc, product);
                 }
             };
@@ -330,7 +283,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn multiply(
+        fn multiply<D: Digit>(
             &self,
             left: &[[Pair; ROWS]],
             right: &[[Pair; COLUMNS]],
@@ -338,19 +291,7 @@ mod x86 {
             sums: &mut [[i32; COLUMNS]; ROWS],
         ) {
             // SAFETY: `new` has found AVX-512 F and BW.
-            unsafe { Self::tile::<false>(left, right, sums) }
-        }
-
-        #[inline(always)]
-        fn multiply_whole(
-            &self,
-            left: &[[u32; ROWS]],
-            right: &[[u32; COLUMNS]],
-            _columns: usize,
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
-            // SAFETY: `new` has found AVX-512 F and BW.
-            unsafe { Self::tile::<true>(left, right, sums) }
+            unsafe { Self::tile::<D>(left, right, sums) }
         }
     }
 }
