@@ -14,7 +14,7 @@ use crate::channel::{Control, Header, Link, LinkError, Payload};
 use crate::keys::{PairSecret, Secrets};
 
 /// Version of greeting, frames and key derivation.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 const MAGIC: [u8; 8] = *b"BCCRUN\r\n";
 const BYTES: usize = 120;

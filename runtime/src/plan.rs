@@ -1,6 +1,6 @@
 //! What a role runs, holds, stores and makes again.
 
-use bcc_ir::program::{BufferId, Code, Inst, Instruction, Lifetimes, Phase};
+use bcc_ir::program::{BufferId, Code, Inst, Instruction, Lifetimes, Message, Phase};
 
 /// What to run, keep, drop, store and make again.
 pub struct Plan {
@@ -18,10 +18,10 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of `code`, which has been verified; with `whole` every buffer is made as a whole.
-    pub fn new(code: &Code, whole: bool) -> Plan {
+    /// Of `code`, which has been verified, with the program's messages; with `whole` every buffer is made as a whole.
+    pub fn new(code: &Code, messages: &[Message], whole: bool) -> Plan {
         let n = code.buffers.len();
-        let mut lifetimes = Lifetimes::new(code, whole);
+        let mut lifetimes = Lifetimes::new(code, messages, whole);
         let online = read_by(&code.phases[Phase::Online.index()], n);
         let setup = &code.phases[Phase::Setup.index()];
         let resume = needed(setup, lifetimes.serve.clone());

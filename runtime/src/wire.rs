@@ -33,15 +33,31 @@ pub enum WireError {
     },
 }
 
-/// Writes a buffer's bytes, [`Type::wire_bytes`] many, to the front of `out`, and gives what is behind them.
-pub fn pack<'a>(buffer: &Buffer, out: &'a mut [u8]) -> &'a mut [u8] {
-    let (out, rest) = out.split_at_mut(buffer.ty().wire_bytes() as usize);
+/// Some elements of a buffer and their bytes, as if they were all of it; the first one's number is a multiple of 64.
+#[derive(Debug)]
+pub struct Piece<B> {
+    /// The elements.
+    pub elements: Range<usize>,
+    /// Their bytes.
+    pub bytes: B,
+}
+
+/// Writes a buffer's bytes, [`Type::wire_bytes`] many.
+pub fn pack(buffer: &Buffer, out: &mut [u8]) {
+    pack_piece(buffer, Piece { elements: 0..buffer.ty().len(), bytes: out });
+}
+
+/// Writes the bytes of some of a buffer's elements.
+pub fn pack_piece(buffer: &Buffer, piece: Piece<&mut [u8]>) {
+    let Piece { elements, bytes } = piece;
     match buffer {
-        Buffer::Ring { bits, values: Values::Narrow(all) } => pack_all::<u32>(*bits, all, out),
-        Buffer::Ring { bits, values: Values::Wide(all) } => pack_all::<u64>(*bits, all, out),
-        Buffer::Bits { len, words, .. } => pack_planes(*len, words, rows(buffer.ty(), out)),
+        Buffer::Ring { bits, values: Values::Narrow(all) } => pack_all::<u32>(*bits, &all[elements], bytes),
+        Buffer::Ring { bits, values: Values::Wide(all) } => pack_all::<u64>(*bits, &all[elements], bytes),
+        Buffer::Bits { len, words, .. } => {
+            let rows = rows(buffer.ty().resized(elements.len()), bytes);
+            pack_planes(*len, words, elements, rows);
+        }
     }
-    rest
 }
 
 fn pack_all<E: Element>(bits: u8, all: &[E], out: &mut [u8]) {
@@ -70,22 +86,26 @@ pub fn place(ty: Type, at: usize) -> usize {
     }
 }
 
-/// Writes planes of `len` bits into a row of bytes each.
-pub fn pack_planes<'a>(len: usize, words: &[u64], rows: impl Iterator<Item = &'a mut [u8]>) {
+/// Writes some bits of planes of `len` bits into a row of bytes each; the first one's number is a multiple of 64.
+pub fn pack_planes<'a>(len: usize, words: &[u64], part: Range<usize>, rows: impl Iterator<Item = &'a mut [u8]>) {
     for (plane, row) in words.chunks_exact(stride(len).max(1)).zip(rows) {
+        let plane = &plane[part.start / 64..part.end.div_ceil(64)];
         let (whole, last) = row.as_chunks_mut();
         whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
-        last.copy_from_slice(&plane[plane.len() - 1].to_le_bytes()[..last.len()]);
+        if let Some(word) = plane.last() {
+            last.copy_from_slice(&word.to_le_bytes()[..last.len()]);
+        }
     }
 }
 
-/// The bits `part` of planes of `len` bits from all their bytes; the part starts at a multiple of 8. Whether no bit is
-/// set behind them.
-pub fn unpack_planes(len: usize, bytes: &[u8], part: Range<usize>, out: &mut [u64]) -> bool {
+/// The bits `part` of planes from a piece of them, to the planes of `len` bits that `out` has, from `at` on; the part's
+/// first bit is a multiple of 8 in the piece, `at` of 64. Whether no bit is set behind them.
+pub fn unpack_planes(piece: &Piece<&[u8]>, part: Range<usize>, (len, at): (usize, usize), out: &mut [u64]) -> bool {
     let mut clean = true;
-    let rows = bytes.chunks_exact(len.div_ceil(8).max(1));
-    for (plane, row) in out.chunks_exact_mut(stride(part.len()).max(1)).zip(rows) {
-        clean &= unpack_plane(&row[part.start.div_ceil(8)..part.end.div_ceil(8)], part.len(), plane);
+    let rows = piece.bytes.chunks_exact(piece.elements.len().div_ceil(8).max(1));
+    let places = (part.start - piece.elements.start).div_ceil(8)..(part.end - piece.elements.start).div_ceil(8);
+    for (plane, row) in out.chunks_exact_mut(stride(len).max(1)).zip(rows) {
+        clean &= unpack_plane(&row[places.clone()], part.len(), &mut plane[at / 64..(at + part.len()).div_ceil(64)]);
     }
     clean
 }
@@ -103,16 +123,31 @@ fn unpack_plane(row: &[u8], len: usize, plane: &mut [u64]) -> bool {
 
 /// A buffer of type `ty` from exactly its bytes.
 pub fn unpack(ty: Type, width: Width, bytes: &[u8]) -> Result<Buffer, WireError> {
-    if bytes.len() as u64 != ty.wire_bytes() {
-        return Err(WireError::Length { ty, got: bytes.len() });
+    unpack_pieces(ty, width, &[Piece { elements: 0..ty.len(), bytes }])
+}
+
+/// A buffer of type `ty` from the pieces that it came in, in order.
+pub fn unpack_pieces(ty: Type, width: Width, pieces: &[Piece<&[u8]>]) -> Result<Buffer, WireError> {
+    let whole = |p: &Piece<&[u8]>| p.bytes.len() as u64 == ty.resized(p.elements.len()).wire_bytes();
+    let end = pieces.iter().try_fold(0, |end, p| (whole(p) && p.elements.start == end).then_some(p.elements.end));
+    if end != Some(ty.len()) {
+        return Err(WireError::Length { ty, got: pieces.iter().map(|p| p.bytes.len()).sum() });
     }
     let mut buffer = Buffer::any(ty, width);
-    let clean = match ty {
-        Type::Ring { bits, .. } => by_width!(width, E => {
-            unpack_all::<E>(bits, bytes, buffer.elements_mut().unwrap_or_default())
-        }),
-        Type::Bits { len, .. } => unpack_planes(len, bytes, 0..len, buffer.planes_mut().unwrap_or_default()),
-    };
+    let mut clean = true;
+    for piece in pieces {
+        let elements = piece.elements.clone();
+        clean &= match ty {
+            Type::Ring { bits, .. } => by_width!(width, E => {
+                let all = buffer.elements_mut().unwrap_or_default();
+                unpack_all::<E>(bits, piece.bytes, &mut all[elements])
+            }),
+            Type::Bits { len, .. } => {
+                let at = elements.start;
+                unpack_planes(piece, elements, (len, at), buffer.planes_mut().unwrap_or_default())
+            }
+        };
+    }
     if clean { Ok(buffer) } else { Err(WireError::Excess { ty }) }
 }
 
@@ -144,14 +179,33 @@ mod tests {
             let mut sent = Vec::new();
             for width in [narrowest, Width::Wide] {
                 let buffer = draw(&Key::new([3; 16]), i as u32, ty, width);
-                let mut bytes = vec![0xff; ty.wire_bytes() as usize + 1];
-                assert_eq!(pack(&buffer, &mut bytes), [0xff], "{ty}");
-                bytes.pop();
+                let mut bytes = vec![0xff; ty.wire_bytes() as usize];
+                pack(&buffer, &mut bytes);
                 let back = unpack(ty, width, &bytes).unwrap();
                 assert!(back.words() == buffer.words() && back.ty() == ty, "{ty}");
                 sent.push(bytes);
             }
             assert!(sent[0] == sent[1], "{ty}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_the_buffer() {
+        for ty in [Type::Ring { bits: 21, len: 300 }, Type::Bits { planes: 3, len: 300 }] {
+            let buffer = draw(&Key::new([4; 16]), 1, ty, Width::Narrow);
+            let cut = [0..128, 128..192, 192..300];
+            let mut bytes = cut.clone().map(|cut| vec![0xff; ty.resized(cut.len()).wire_bytes() as usize]);
+            for (elements, bytes) in cut.clone().into_iter().zip(&mut bytes) {
+                pack_piece(&buffer, Piece { elements, bytes });
+            }
+            assert_eq!(bytes.iter().map(Vec::len).sum::<usize>() as u64, ty.wire_bytes());
+            let piece = |i: usize| Piece { elements: cut[i].clone(), bytes: &bytes[i][..] };
+            let back = unpack_pieces(ty, Width::Narrow, &[piece(0), piece(1), piece(2)]).unwrap();
+            assert!(back.words() == buffer.words(), "{ty}");
+            for wrong in [vec![piece(0), piece(1)], vec![piece(1), piece(2)], vec![piece(0), piece(2)], vec![]] {
+                let refused = unpack_pieces(ty, Width::Narrow, &wrong).err();
+                assert!(matches!(refused, Some(WireError::Length { .. })), "{ty}");
+            }
         }
     }
 

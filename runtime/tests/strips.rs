@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use bcc_ir::program::steps::steps;
+use bcc_ir::program::steps::{Step, steps};
 use bcc_ir::program::{BlockMap, Inst, Phase, Program, Role};
 use bcc_runtime::channel::{Hooks, Recorder};
 use bcc_runtime::exec::Observer;
@@ -70,6 +70,23 @@ fn channels_larger_than_a_strip() {
     check("large", BlockMap { map: [90, 91], blocks: vec![[3, 3], [1, 1], [4, 2]] });
 }
 
+/// Messages of several pieces, made and read piece by piece, behind a convolution that is computed in parts.
+#[test]
+fn large_messages_travel_in_pieces() {
+    let sizes = [[1, 1], [2, 2], [4, 5], [1, 3]];
+    for blocks in [vec![[1, 1]; 160], (0..160).map(|c| sizes[c % sizes.len()]).collect()] {
+        let map = BlockMap { map: [27, 29], blocks };
+        let (program, _) = network(32, 2, &map);
+        let steps = |role| steps(program.code(role), &program.messages, false)[Phase::Online.index()].clone();
+        let pieces = |role| steps(role).iter().filter(|s| matches!(s, Step::Piece { .. })).count();
+        // The opening to the client and the answer of two pieces or more each, but for the first or the last message.
+        assert!(pieces(Role::Client) >= 4 && pieces(Role::Server) >= 4);
+        let rows = steps(Role::Server).into_iter().filter(|s| matches!(s, Step::Rows { .. })).count();
+        assert_eq!(rows, 2);
+        check("pieces", map);
+    }
+}
+
 /// Every instruction but a draw has one step; steps take many together.
 #[test]
 fn steps_take_every_instruction_once() {
@@ -80,7 +97,7 @@ fn steps_take_every_instruction_once() {
         for phase in [Phase::Offline, Phase::Online] {
             let all = &code.phases[phase.index()];
             let draw = |i: &usize| matches!(all[*i].inst, Inst::Draw { .. });
-            let steps = &steps(code, false)[phase.index()];
+            let steps = &steps(code, &program.messages, false)[phase.index()];
             let mut seen: Vec<usize> = steps.iter().flat_map(|s| s.instructions().to_vec()).collect();
             seen.retain(|i| !draw(i));
             seen.sort_unstable();

@@ -1,7 +1,7 @@
 //! How long a role holds buffers.
 
 use super::steps::{Step, steps};
-use super::{BufferId, Code, Inst, Phase};
+use super::{BufferId, Code, Inst, Message, Phase};
 
 /// Steps of a role's code, and from when to when it holds what they make.
 #[derive(Clone, Debug)]
@@ -20,10 +20,10 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// Of `code`, which has been verified; with `whole` every buffer is made as a whole ([`steps`]).
-    pub fn new(code: &Code, whole: bool) -> Lifetimes {
+    /// Of `code`, which has been verified, with the program's messages; with `whole` every buffer is made as a whole ([`steps`]).
+    pub fn new(code: &Code, messages: &[Message], whole: bool) -> Lifetimes {
         let n = code.buffers.len();
-        let steps = steps(code, whole);
+        let steps = steps(code, messages, whole);
         let mut streams = vec![None; n];
         for i in code.phases[Phase::Offline.index()].iter().chain(&code.phases[Phase::Online.index()]) {
             if let (Inst::Draw { stream }, &[b]) = (&i.inst, &i.outputs[..]) {

@@ -14,6 +14,7 @@ pub mod file;
 mod inst;
 mod leak;
 mod lifetimes;
+mod pieces;
 mod print;
 pub mod steps;
 pub mod traffic;
@@ -206,7 +207,7 @@ pub struct Stream {
     pub ty: Type,
 }
 
-/// A message: one frame on one link. All its parts travel together.
+/// A message, on one link: one frame, or several if it is large ([`Message::pieces`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// What it carries.
@@ -226,22 +227,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Bytes of the frame header that every message carries.
+    /// Bytes of the header that every frame carries.
     pub const HEADER: u64 = 16;
-
-    /// Bytes on the wire, header included.
-    pub fn wire_bytes(&self) -> u64 {
-        Self::HEADER + self.parts.iter().map(|p| p.wire_bytes()).sum::<u64>()
-    }
-
-    /// As [`wire_bytes`](Self::wire_bytes), of `lanes` inferences in lockstep: they share the header. A message of
-    /// the setup is one for all.
-    pub fn batch_bytes(&self, lanes: u16) -> u64 {
-        match self.phase {
-            Phase::Setup => self.wire_bytes(),
-            Phase::Offline | Phase::Online => Self::HEADER + u64::from(lanes) * (self.wire_bytes() - Self::HEADER),
-        }
-    }
 }
 
 /// A number of a buffer within one role.

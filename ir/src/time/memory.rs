@@ -60,10 +60,12 @@ pub(super) fn fresh_bytes(program: &Program, code: &Code, width: Width, lifetime
                     }
                     fused.kept.iter().for_each(|b| held.take(*b, memory(code.buffers[*b as usize], width), true));
                 }
-                Step::One(index) => match all[*index].inst {
+                Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. } => match all[*index].inst {
                     Inst::Send { message } => {
                         moment = program.messages.get(message as usize).map_or(0, |m| m.wire_bytes());
                     }
+                    Inst::Receive { .. } if matches!(step, Step::Piece { piece: 1.., .. }) => {}
+                    // All of it with the first piece.
                     Inst::Receive { .. } => {
                         for b in &all[*index].outputs {
                             held.take(*b, code.buffers[*b as usize].wire_bytes(), false);
@@ -111,7 +113,7 @@ mod tests {
     }
 
     fn fresh(code: &Code) -> [Vec<u64>; 3] {
-        fresh_bytes(&crate::time::tests::empty(), code, Width::Wide, &Lifetimes::new(code, false))
+        fresh_bytes(&crate::time::tests::empty(), code, Width::Wide, &Lifetimes::new(code, &[], false))
     }
 
     #[test]

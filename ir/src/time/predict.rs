@@ -3,7 +3,7 @@
 //! - A step takes its work at the rates, on as many cores as its work can be split over.
 //!   Roles on one machine share its cores: where they want more than there are, each gets the same
 //!   fraction of what it wants.
-//! - A message is handed to its link when the send's work is done; the sender goes on. It waits
+//! - A message, or a piece of one, is handed to its link when the send's work is done; the sender goes on. It waits
 //!   until the link's direction is free, occupies it for its bytes (header included), and is there
 //!   half a round trip after its last byte left. A receive waits for that, then works.
 //! - Inferences in lockstep do the same work each, at the same time where there are cores. They share messages: one
@@ -19,6 +19,8 @@
 //! The *critical path* of a phase leads from its end back to its start, over what each step waited
 //! for: the work before it, or a message, its time on the way (*latency*), on the link
 //! (*bandwidth*), and before that its sender's work. So the parts of all layers add up to the phase.
+
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -101,15 +103,18 @@ struct Span {
     end: f64,
 }
 
-/// When a message travelled.
+/// A message's piece: both their numbers.
+type Piece = (usize, usize);
+
+/// When a piece of a message travelled.
 #[derive(Clone, Copy)]
 struct Flight {
     /// The step of its role that sends it.
     send: usize,
     /// It was there.
     arrive: f64,
-    /// The message that the link was busy with before, if it had to wait for that.
-    behind: Option<usize>,
+    /// What the link was busy with before, if it had to wait for that.
+    behind: Option<Piece>,
 }
 
 /// What a role is doing.
@@ -118,7 +123,7 @@ enum State {
     /// Working on the step: seconds on one core that are left, cores that it can use.
     Work { left: f64, cores: u32 },
     /// Waiting for a message.
-    Wait { message: usize },
+    Wait { piece: Piece },
     /// Through.
     Done,
 }
@@ -136,9 +141,10 @@ struct Walk<'a> {
     at: [usize; 3],
     states: [State; 3],
     spans: [Vec<Span>; 3],
-    flights: Vec<Option<Flight>>,
-    /// When the link's direction is free again, and the message that it was last busy with.
-    links: [[(f64, Option<usize>); 3]; 3],
+    /// By message and piece.
+    flights: Vec<Vec<Option<Flight>>>,
+    /// When the link's direction is free again, and what it was last busy with.
+    links: [[(f64, Option<Piece>); 3]; 3],
     busy: [f64; 3],
 }
 
@@ -163,7 +169,7 @@ impl<'a> Walk<'a> {
             at: [0; 3],
             states: [State::Done; 3],
             spans,
-            flights: vec![None; program.messages.len()],
+            flights: program.messages.iter().map(|m| vec![None; m.pieces()]).collect(),
             links: [[(0.0, None); 3]; 3],
             busy: [0.0; 3],
         };
@@ -183,8 +189,26 @@ impl<'a> Walk<'a> {
 
     /// The instruction of a step that has but one.
     fn inst(&self, role: Role, at: usize) -> Option<&'a Inst> {
-        let Step::One(index) = self.steps(role).get(at)?.step else { return None };
-        self.program.code(role).phases[self.phase.index()].get(index).map(|i| &i.inst)
+        let step = &self.steps(role).get(at)?.step;
+        let (Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. }) = step else { return None };
+        self.program.code(role).phases[self.phase.index()].get(*index).map(|i| &i.inst)
+    }
+
+    /// The pieces of a message that a step sends or receives.
+    fn pieces(&self, role: Role, at: usize, message: usize) -> Range<usize> {
+        match self.steps(role)[at].step {
+            Step::Piece { piece, .. } => piece..piece + 1,
+            _ => 0..self.flights[message].len(),
+        }
+    }
+
+    fn flight(&self, (message, piece): Piece) -> Option<Flight> {
+        self.flights[message][piece]
+    }
+
+    /// Seconds that a piece occupies a link.
+    fn bandwidth(&self, (message, piece): Piece) -> f64 {
+        self.program.messages[message].piece_batch_bytes(piece, self.lanes) as f64 * self.network.byte_seconds()
     }
 
     /// Comes to the next step.
@@ -198,8 +222,9 @@ impl<'a> Walk<'a> {
             None if self.at[r] == self.steps(role).len() => self.states[r] = State::Done,
             Some(Inst::Receive { message }) => {
                 let message = *message as usize;
-                self.states[r] = State::Wait { message };
-                if self.flights[message].is_some_and(|f| f.arrive <= self.now) {
+                let piece = (message, self.pieces(role, self.at[r], message).end - 1);
+                self.states[r] = State::Wait { piece };
+                if self.flight(piece).is_some_and(|f| f.arrive <= self.now) {
                     self.begin(role);
                 }
             }
@@ -233,14 +258,17 @@ impl<'a> Walk<'a> {
         self.spans[r][index].end = self.now;
         if let Some(Inst::Send { message }) = self.inst(role, index) {
             let m = &self.program.messages[*message as usize];
-            let link = &mut self.links[m.from.index()][m.to.index()];
-            let (free, last) = *link;
-            let depart = self.now.max(free);
-            let gone = depart + m.batch_bytes(self.lanes) as f64 * self.network.byte_seconds();
-            *link = (gone, Some(*message as usize));
-            let behind = if free > self.now { last } else { None };
-            let arrive = gone + self.network.one_way_seconds();
-            self.flights[*message as usize] = Some(Flight { send: index, arrive, behind });
+            for piece in self.pieces(role, index, *message as usize) {
+                let piece = (*message as usize, piece);
+                let bandwidth = self.bandwidth(piece);
+                let link = &mut self.links[m.from.index()][m.to.index()];
+                let (free, last) = *link;
+                let gone = self.now.max(free) + bandwidth;
+                *link = (gone, Some(piece));
+                let behind = if free > self.now { last } else { None };
+                let arrive = gone + self.network.one_way_seconds();
+                self.flights[piece.0][piece.1] = Some(Flight { send: index, arrive, behind });
+            }
         }
         self.at[r] += 1;
         self.enter(role);
@@ -264,7 +292,7 @@ impl<'a> Walk<'a> {
     fn step(&mut self) -> bool {
         let next = |r: Role| match self.states[r.index()] {
             State::Work { left, cores } => Some(self.now + left / self.share(cores)),
-            State::Wait { message } => self.flights[message].map(|f| f.arrive),
+            State::Wait { piece } => self.flight(piece).map(|f| f.arrive),
             State::Done => None,
         };
         let times = Role::ALL.map(next);
@@ -319,15 +347,15 @@ impl<'a> Walk<'a> {
                 continue;
             }
             let Some(Inst::Receive { message }) = self.inst(role, index) else { continue };
-            let mut message = *message as usize;
+            let message = *message as usize;
+            let mut piece = (message, self.pieces(role, index, message).end - 1);
             let mut latency = self.network.one_way_seconds();
-            while let Some(flight) = self.flights[message] {
-                let m = &self.program.messages[message];
-                let bandwidth = m.batch_bytes(self.lanes) as f64 * self.network.byte_seconds();
-                add(m.layer, Seconds { latency, bandwidth, ..Seconds::default() });
+            while let Some(flight) = self.flight(piece) {
+                let m = &self.program.messages[piece.0];
+                add(m.layer, Seconds { latency, bandwidth: self.bandwidth(piece), ..Seconds::default() });
                 latency = 0.0;
                 match flight.behind {
-                    Some(before) => message = before,
+                    Some(before) => piece = before,
                     None => {
                         (role, left) = (m.from, flight.send + 1);
                         break;

@@ -33,22 +33,52 @@ impl StepWork {
     /// How many of `threads` threads it keeps busy.
     pub fn parallelism(&self, threads: u32) -> u32 {
         match &self.step {
-            Step::One(_) => self.total().parallelism(threads),
-            Step::Fused(fused) if fused.len * fused.instructions.len() < SHARED => 1,
+            Step::One(_) | Step::Piece { .. } | Step::Rows { .. } => self.total().parallelism(threads),
+            Step::Fused(fused) if fused.elements.len() * fused.instructions.len() < SHARED => 1,
             Step::Fused(fused) => (strips(fused) as u32).clamp(1, threads.max(1)),
         }
     }
 }
 
 fn strips(fused: &Fused) -> u64 {
-    fused.len.div_ceil(STRIP) as u64
+    fused.elements.len().div_ceil(STRIP) as u64
+}
+
+/// What of its instructions' work a step does.
+struct Share {
+    /// So many of so many.
+    of: [u64; 2],
+    /// In so many calls each.
+    calls: u64,
+    /// Nothing is left behind it.
+    last: bool,
+}
+
+fn share(program: &Program, all: &[Instruction], step: &Step) -> Share {
+    let message = |index: usize| match all[index].inst {
+        Inst::Send { message } | Inst::Receive { message } => program.messages.get(message as usize),
+        _ => None,
+    };
+    let whole = Share { of: [1, 1], calls: 1, last: true };
+    match step {
+        Step::One(index) => Share { calls: message(*index).map_or(1, |m| m.pieces() as u64), ..whole },
+        Step::Piece { index, piece } => {
+            let of = message(*index).map_or([1, 1], |m| [m.piece_bytes(*piece), m.payload_bytes()]);
+            Share { of, ..whole }
+        }
+        Step::Fused(f) => Share { of: [f.elements.len() as u64, f.len as u64], last: f.elements.end == f.len, ..whole },
+        Step::Rows { index, channels } => match &all[*index].inst {
+            Inst::Conv(shape) => Share { of: [channels.len() as u64, shape.out_channels as u64], ..whole },
+            _ => whole,
+        },
+    }
 }
 
 /// Work of every step of a role's code, by phase: its own, the memory that it uses for the first time in
 /// one setup and one inference, and the arrangement of the weights that it makes.
 pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
     let code = program.code(role);
-    let (lifetimes, width) = (Lifetimes::new(code, false), Width::of(program));
+    let (lifetimes, width) = (Lifetimes::new(code, &program.messages, false), Width::of(program));
     let (fresh, narrow) = (fresh_bytes(program, code, width, &lifetimes), narrow_weights(program, role));
     let mut arranged = vec![0; code.buffers.len()];
     for i in code.phases.iter().flatten() {
@@ -71,16 +101,19 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
         let mut again = vec![phase == Phase::Online; code.buffers.len()];
         let of = |(step, fresh): (&Step, &u64)| {
             let mut taken = StepWork { step: step.clone(), layers: Vec::new() };
+            let share = share(program, all, step);
             for i in step.instructions().iter().map(|i| &all[*i]) {
                 for b in &i.inputs {
                     let drawn = matches!(step, Step::Fused(fused) if fused.drawn.contains(b));
                     let masks = lifetimes.streams[*b as usize].is_some();
                     let before = masks && lifetimes.written[*b as usize] != phase;
-                    if (drawn || before) && std::mem::replace(&mut again[*b as usize], false) {
-                        taken.add(i.layer, &draw(*b));
+                    if (drawn || before) && again[*b as usize] {
+                        // Once for all parts of a step, by the last of them.
+                        again[*b as usize] = !share.last;
+                        taken.add(i.layer, &draw(*b).part(share.of));
                     }
                 }
-                let mut work = own(i);
+                let mut work = own(i).part(share.of).times(1, share.calls);
                 let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
                 if weights > 0 {
                     work = work.and(Kind::ConvWeights, weights);

@@ -222,6 +222,13 @@ impl Work {
         }
     }
 
+    /// So many of so many units, in as many calls.
+    pub(super) fn part(mut self, [some, all]: [u64; 2]) -> Work {
+        let of = |n: u64| (u128::from(n) * u128::from(some)).div_ceil(u128::from(all.max(1)));
+        self.units.iter_mut().for_each(|n| *n = u64::try_from(of(*n)).unwrap_or(u64::MAX));
+        self
+    }
+
     /// The same so many times, in so many calls each.
     pub(super) fn times(mut self, units: u64, calls: u64) -> Work {
         self.units.iter_mut().for_each(|n| *n = n.saturating_mul(units));

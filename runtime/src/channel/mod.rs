@@ -63,7 +63,9 @@ pub struct FrameInfo {
     pub inference: u32,
     /// Number of the message in the program.
     pub message: u32,
-    /// How many messages the sender has sent before.
+    /// Number of its piece.
+    pub piece: u32,
+    /// How many frames the sender has sent before.
     pub number: u64,
 }
 
@@ -95,7 +97,7 @@ pub struct Hooks {
 /// Traffic of one phase at one party.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PhaseTraffic {
-    /// Bytes of messages sent, headers included.
+    /// Bytes of messages sent, the headers of all pieces included.
     pub bytes: u64,
     /// Largest round of a message sent or received: the longest chain of messages of which each
     /// could only be sent when the one before had arrived, once for all inferences in lockstep.
@@ -183,8 +185,14 @@ impl Channels {
         }
     }
 
-    /// Sends message `index` of the program; `frame` has room for the header in front.
-    pub fn send(&mut self, index: u32, message: &Message, mut frame: Vec<u8>) -> Result<(), ChannelError> {
+    /// Sends a piece of message `index` of the program; `frame` has room for the header in front.
+    pub fn send(
+        &mut self,
+        index: u32,
+        message: &Message,
+        piece: usize,
+        mut frame: Vec<u8>,
+    ) -> Result<(), ChannelError> {
         let label = self.depth + 1;
         let header = Header { index, depth: label, len: (frame.len() - Header::BYTES) as u64 };
         frame[..Header::BYTES].copy_from_slice(&header.bytes());
@@ -195,6 +203,7 @@ impl Channels {
             phase,
             inference: self.inference,
             message: index,
+            piece: piece as u32,
             number: self.sent,
         };
         self.sent += 1;
@@ -234,11 +243,17 @@ impl Channels {
         Err(self.fault(peer, what, error))
     }
 
-    /// Waits for message `index` of the program, of `lanes` inferences in lockstep. Its length is compared with
-    /// the program's before any memory is taken for it.
-    pub fn receive(&mut self, index: u32, message: &Message, lanes: usize) -> Result<Payload, ChannelError> {
+    /// Waits for a piece of message `index` of the program, of `lanes` inferences in lockstep. Its length is compared
+    /// with the program's before any memory is taken for it.
+    pub fn receive(
+        &mut self,
+        index: u32,
+        message: &Message,
+        piece: usize,
+        lanes: usize,
+    ) -> Result<Payload, ChannelError> {
         let waiting = self.describe(message);
-        let want = (message.wire_bytes() - Message::HEADER).saturating_mul(lanes as u64);
+        let want = message.piece_bytes(piece).saturating_mul(lanes as u64);
         let header = self.header(message.from, &waiting)?;
         if header.index != index {
             let got = match Control::from_index(header.index) {

@@ -36,10 +36,9 @@ pub struct Lane {
     sealed: Vec<Option<Sealed>>,
 }
 
-/// A part of a message.
+/// A part of a message: the pieces that have come.
 struct Sealed {
-    payload: Arc<Payload>,
-    bytes: Range<usize>,
+    pieces: Vec<wire::Piece<(Arc<Payload>, Range<usize>)>>,
     message: u32,
 }
 
@@ -55,17 +54,35 @@ impl Lane {
         self.buffers.get(b as usize)?.as_ref()
     }
 
-    /// Notes where a buffer is, until it is read.
-    pub(super) fn seal(&mut self, b: BufferId, payload: Arc<Payload>, bytes: Range<usize>, message: u32) {
-        if let Some(place) = self.sealed.get_mut(b as usize) {
-            *place = Some(Sealed { payload, bytes, message });
+    /// Notes where some elements of a buffer are, until they are read: in which bytes of a message's piece.
+    pub(super) fn seal(
+        &mut self,
+        b: BufferId,
+        message: u32,
+        elements: Range<usize>,
+        bytes: (Arc<Payload>, Range<usize>),
+    ) {
+        let Some(place) = self.sealed.get_mut(b as usize) else { return };
+        let piece = wire::Piece { elements, bytes };
+        match place {
+            Some(sealed) if piece.elements.start > 0 => sealed.pieces.push(piece),
+            _ => *place = Some(Sealed { pieces: vec![piece], message }),
         }
     }
 
     /// The bytes of a buffer that was received and not yet brought.
-    pub(super) fn received(&self, b: BufferId) -> Option<&[u8]> {
-        let part = self.sealed.get(b as usize)?.as_ref()?;
-        part.payload.bytes().get(part.bytes.clone())
+    pub(super) fn received(&self, b: BufferId) -> Option<Vec<wire::Piece<&[u8]>>> {
+        let pieces = &self.sealed.get(b as usize)?.as_ref()?.pieces;
+        let bytes = pieces.iter().map(|p| p.bytes.0.bytes().get(p.bytes.1.clone()));
+        let piece = |(p, bytes): (&wire::Piece<_>, Option<_>)| {
+            Some(wire::Piece { elements: p.elements.clone(), bytes: bytes? })
+        };
+        pieces.iter().zip(bytes).map(piece).collect()
+    }
+
+    /// Takes a buffer that is being made.
+    pub(super) fn take(&mut self, b: BufferId) -> Option<Buffer> {
+        self.buffers.get_mut(b as usize)?.take()
     }
 
     pub(super) fn forget(&mut self, buffers: &[BufferId]) {
@@ -116,7 +133,7 @@ impl<'a> Fixed<'a> {
         Fixed {
             program,
             role,
-            plan: Plan::new(code, observer.is_some()),
+            plan: Plan::new(code, &program.messages, observer.is_some()),
             keys: [None, None],
             shared: Lane::new(code, 0, [None, None]),
             kernels,
@@ -163,8 +180,9 @@ impl<'a> Fixed<'a> {
     pub fn bring(&self, lane: &mut Lane, buffers: &[BufferId]) -> Result<(), ExecError> {
         for b in buffers {
             let (ty, at) = (self.program.code(self.role).buffers[*b as usize], *b as usize);
-            if let Some(bytes) = lane.received(*b) {
-                let buffer = wire::unpack(ty, self.width, bytes).map_err(|source| self.malformed(lane, *b, source))?;
+            if let Some(pieces) = lane.received(*b) {
+                let buffer = wire::unpack_pieces(ty, self.width, &pieces);
+                let buffer = buffer.map_err(|source| self.malformed(lane, *b, source))?;
                 lane.sealed[at] = None;
                 self.write(lane, *b, buffer);
             } else if let Some(stream) = self.plan.lifetimes.streams[at]
@@ -205,22 +223,13 @@ impl<'a> Fixed<'a> {
         let program = self.program;
         let code = program.code(self.role);
         let instruction = &code.phases[phase.index()][index];
-        self.bring(lane, &instruction.inputs)?;
         let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
         let target = *instruction.outputs.first().ok_or(unverified("no result"))?;
         let ty = *code.buffers.get(target as usize).ok_or(unverified("unknown buffer"))?;
         if let Some(arranged) = self.arranged_for(&instruction.inst, &instruction.inputs, ty) {
-            let x = instruction.inputs.first().and_then(|b| self.buffer(lane, *b));
-            let x = x.ok_or(unverified("an operand is missing"))?;
-            let mut out = Buffer::any(ty, self.width);
-            by_width!(self.width, E => {
-                let x = x.elements().ok_or(unverified("operands do not fit"))?;
-                let y = out.elements_mut().ok_or(unverified("operands do not fit"))?;
-                self.kernels.of::<E>().conv_arranged(arranged, x, y);
-            });
-            self.write(lane, target, out);
-            return Ok(());
+            return self.rows(lane, phase, index, &(0..arranged.channels()));
         }
+        self.bring(lane, &instruction.inputs)?;
         let buffer = match &instruction.inst {
             Inst::Draw { stream } => {
                 self.draw(lane, *stream, ty).ok_or(unverified("the stream or its key is not here"))?
@@ -256,6 +265,33 @@ impl<'a> Fixed<'a> {
             }
         };
         self.write(lane, target, buffer);
+        Ok(())
+    }
+
+    /// Computes some output channels of a convolution: all with the first ones, where its weights are not arranged.
+    pub fn rows(&self, lane: &mut Lane, phase: Phase, index: usize, channels: &Range<usize>) -> Result<(), ExecError> {
+        let code = self.program.code(self.role);
+        let Instruction { inst, inputs, outputs, .. } = &code.phases[phase.index()][index];
+        let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
+        let target = *outputs.first().ok_or(unverified("no result"))?;
+        let ty = *code.buffers.get(target as usize).ok_or(unverified("unknown buffer"))?;
+        let Some(arranged) = self.arranged_for(inst, inputs, ty) else {
+            return if channels.start == 0 { self.local(lane, phase, index) } else { Ok(()) };
+        };
+        self.bring(lane, inputs)?;
+        let mut out = match channels.start {
+            0 => Buffer::any(ty, self.width),
+            _ => lane.take(target).ok_or(unverified("the channels before are missing"))?,
+        };
+        let x = inputs.first().and_then(|b| self.buffer(lane, *b)).ok_or(unverified("an operand is missing"))?;
+        let size = ty.len() / arranged.channels().max(1);
+        by_width!(self.width, E => {
+            let x = x.elements().ok_or(unverified("operands do not fit"))?;
+            let y = out.elements_mut().ok_or(unverified("operands do not fit"))?;
+            let y = &mut y[channels.start * size..channels.end * size];
+            self.kernels.of::<E>().conv_rows(arranged, channels.clone(), x, y);
+        });
+        self.write(lane, target, out);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 mod compute;
 mod lane;
 mod meter;
+mod outgoing;
 mod reserve;
 mod strips;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use bcc_ir::program::file::FileError;
 use bcc_ir::program::steps::Step;
-use bcc_ir::program::{BufferId, Inst, Instruction, Message, Pair, Phase, Program, Role, Type};
+use bcc_ir::program::{BufferId, Inst, Message, Pair, Phase, Program, Role, Type};
 use bcc_ir::time::narrow_weights;
 use rayon::prelude::*;
 use thiserror::Error;
@@ -24,7 +25,7 @@ pub use lane::Lane;
 pub use meter::Meter;
 
 use crate::buffer::Buffer;
-use crate::channel::{ChannelError, Channels, Header, new_frame};
+use crate::channel::{ChannelError, Channels};
 use crate::element::Width;
 use crate::kernels::KernelSet;
 use crate::plan::Plan;
@@ -33,6 +34,7 @@ use crate::weights::WeightSource;
 use crate::wire::{self, WireError};
 use crate::words::erase_kept;
 use lane::Fixed;
+use outgoing::{Outgoing, Parts, next_message};
 
 /// Why a role's code cannot go on.
 #[derive(Debug, Error)]
@@ -172,17 +174,18 @@ impl<'a> Machine<'a> {
                     let parts = match fused.sent.is_empty() {
                         true => lanes.iter().map(|_| Vec::new()).collect(),
                         false => {
-                            let message = next_message(&steps[at..], code).and_then(|m| fixed.program.messages.get(m));
-                            let index = fused.instructions[0];
-                            let reason = "unknown message";
-                            let unverified = ExecError::Unverified { role: fixed.role, phase, index, reason };
-                            let lanes = lanes.len();
-                            let frame = outgoing.get_or_insert(Outgoing::new(message.ok_or(unverified)?, lanes));
-                            frame.parts(&fused.sent)
+                            if outgoing.is_none() {
+                                let message = next_message(&steps[at..], code);
+                                let message = message.and_then(|m| fixed.program.messages.get(m));
+                                let index = fused.instructions[0];
+                                let reason = "unknown message";
+                                let unverified = ExecError::Unverified { role: fixed.role, phase, index, reason };
+                                outgoing = Some(Outgoing::new(message.ok_or(unverified)?, lanes.len()));
+                            }
+                            outgoing.as_mut().map_or_else(Vec::new, |message| message.parts(&fused.sent))
                         }
                     };
-                    let run =
-                        |(lane, parts): (&mut Lane, Vec<&mut [u8]>)| strips::run(fixed, lane, phase, fused, parts);
+                    let run = |(lane, parts): (&mut Lane, Parts<'_>)| strips::run(fixed, lane, phase, fused, parts);
                     let spent = match &mut lanes[..] {
                         [lane] => parts.into_iter().map(|parts| run((lane, parts))).collect::<Result<Vec<_>, _>>(),
                         _ => lanes.par_iter_mut().zip(parts).map(run).collect(),
@@ -190,7 +193,15 @@ impl<'a> Machine<'a> {
                     meter.share(phase, &spent?.concat(), channels.waited());
                 }
                 Step::One(index) => {
-                    fixed.one(lanes, phase, *index, channels, &mut outgoing)?;
+                    fixed.one(lanes, phase, *index, None, channels, &mut outgoing)?;
+                    meter.count(phase, code[*index].layer, channels.waited());
+                }
+                Step::Piece { index, piece } => {
+                    fixed.one(lanes, phase, *index, Some(*piece), channels, &mut outgoing)?;
+                    meter.count(phase, code[*index].layer, channels.waited());
+                }
+                Step::Rows { index, channels: rows } => {
+                    each(lanes, |lane| fixed.rows(lane, phase, *index, rows))?;
                     meter.count(phase, code[*index].layer, channels.waited());
                 }
             }
@@ -253,87 +264,60 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// The message that is sent next.
-fn next_message(steps: &[Step], code: &[Instruction]) -> Option<usize> {
-    steps.iter().find_map(|step| match step {
-        Step::One(index) => match code[*index].inst {
-            Inst::Send { message } => Some(message as usize),
-            _ => None,
-        },
-        Step::Fused(_) => None,
-    })
-}
-
-/// A message that is being put together.
-struct Outgoing {
-    frame: Vec<u8>,
-    types: Vec<Type>,
-    lanes: usize,
-    /// Parts that are there.
-    packed: Vec<bool>,
-}
-
-impl Outgoing {
-    fn new(message: &Message, lanes: usize) -> Outgoing {
-        let bytes: u64 = message.parts.iter().map(|ty| ty.wire_bytes()).sum();
-        let frame = new_frame(Header::BYTES + lanes * bytes as usize);
-        Outgoing { frame, types: message.parts.clone(), lanes, packed: vec![false; message.parts.len()] }
-    }
-
-    /// The bytes of some parts, given with anything, in every lane; they are taken for packed.
-    fn parts<T>(&mut self, some: &[(T, usize)]) -> Vec<Vec<&mut [u8]>> {
-        some.iter().for_each(|(_, part)| self.packed[*part] = true);
-        let mut rest = &mut self.frame[Header::BYTES..];
-        let mut lane = || {
-            let mut all = Vec::with_capacity(self.types.len());
-            for ty in &self.types {
-                let (part, behind) = std::mem::take(&mut rest).split_at_mut(ty.wire_bytes() as usize);
-                all.push(part);
-                rest = behind;
-            }
-            some.iter().map(|(_, part)| std::mem::take(&mut all[*part])).collect()
-        };
-        (0..self.lanes).map(|_| lane()).collect()
-    }
-}
-
-impl Fixed<'_> {
-    /// Runs one instruction in all lanes.
+impl<'a> Fixed<'a> {
+    /// Runs one instruction in all lanes; of a message that is sent or received, one piece, or all of them.
     fn one(
         &self,
         lanes: &mut [Lane],
         phase: Phase,
         index: usize,
+        piece: Option<usize>,
         channels: &mut Channels,
-        outgoing: &mut Option<Outgoing>,
+        outgoing: &mut Option<Outgoing<'a>>,
     ) -> Result<(), ExecError> {
-        let instruction = &self.program.code(self.role).phases[phase.index()][index];
+        let program = self.program;
+        let instruction = &program.code(self.role).phases[phase.index()][index];
         let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
-        let message = |m: u32| self.program.messages.get(m as usize).ok_or(unverified("unknown message"));
+        let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
+        let pieces = |m: &Message| piece.map_or(0..m.pieces(), |piece| piece..piece + 1);
         match &instruction.inst {
             Inst::Send { message: number } => {
                 let m = message(*number)?;
-                let mut message = outgoing.take().unwrap_or_else(|| Outgoing::new(m, lanes.len()));
-                let rest = instruction.inputs.iter().enumerate().filter(|(part, _)| !message.packed[*part]);
-                let rest: Vec<(BufferId, usize)> = rest.map(|(part, b)| (*b, part)).collect();
-                let buffers: Vec<BufferId> = rest.iter().map(|(b, _)| *b).collect();
-                each(lanes, |lane| self.bring(lane, &buffers))?;
-                for (lane, parts) in lanes.iter().zip(message.parts(&rest)) {
-                    for (b, bytes) in buffers.iter().zip(parts) {
-                        wire::pack(self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?, bytes);
+                let out = outgoing.get_or_insert_with(|| Outgoing::new(m, lanes.len()));
+                let rest = out.rest(pieces(m));
+                if !rest.is_empty() {
+                    let rest: Vec<(BufferId, usize)> = rest.iter().map(|p| (instruction.inputs[*p], *p)).collect();
+                    let buffers: Vec<BufferId> = rest.iter().map(|(b, _)| *b).collect();
+                    each(lanes, |lane| self.bring(lane, &buffers))?;
+                    for (lane, parts) in lanes.iter().zip(out.parts(&rest)) {
+                        for (b, pieces) in buffers.iter().zip(parts) {
+                            let buffer = self.buffer(lane, *b).ok_or(unverified("an operand is missing"))?;
+                            pieces.into_iter().for_each(|piece| wire::pack_piece(buffer, piece));
+                        }
                     }
                 }
-                channels.send(*number, m, message.frame)?;
+                for piece in pieces(m) {
+                    let frame = out.take(piece).ok_or(unverified("a piece is sent twice"))?;
+                    channels.send(*number, m, piece, frame)?;
+                }
+                if pieces(m).end == m.pieces() {
+                    *outgoing = None;
+                }
             }
             Inst::Receive { message: number } => {
                 let m = message(*number)?;
-                let payload = Arc::new(channels.receive(*number, m, lanes.len())?);
-                let mut start = 0;
-                for lane in lanes.iter_mut() {
-                    for (b, ty) in instruction.outputs.iter().zip(&m.parts) {
-                        let end = start + ty.wire_bytes() as usize;
-                        lane.seal(*b, payload.clone(), start..end, *number);
-                        start = end;
+                for piece in pieces(m) {
+                    let payload = Arc::new(channels.receive(*number, m, piece, lanes.len())?);
+                    let mut start = 0;
+                    for lane in lanes.iter_mut() {
+                        for (part, (b, ty)) in instruction.outputs.iter().zip(&m.parts).enumerate() {
+                            let elements = m.cut(part, piece);
+                            let end = start + ty.resized(elements.len()).wire_bytes() as usize;
+                            if !elements.is_empty() {
+                                lane.seal(*b, *number, elements, (payload.clone(), start..end));
+                            }
+                            start = end;
+                        }
                     }
                 }
                 // What the setup receives is read for as long as there are inferences.

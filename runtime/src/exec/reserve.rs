@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bcc_ir::program::steps::{Step, read_aside};
-use bcc_ir::program::{BufferId, Inst, Instruction, Message, Phase};
+use bcc_ir::program::{BufferId, Inst, Instruction, Phase};
 
 use super::lane::Fixed;
 use crate::channel::{Header, give_frame, new_frame};
@@ -22,8 +22,8 @@ const UNDERWAY: usize = 2;
 enum Held {
     /// Memory of its own.
     Words(#[allow(dead_code, reason = "held until dropped")] Vec<Words>),
-    /// A message that it came in.
-    Message(#[allow(dead_code, reason = "held until dropped")] Rc<Words>),
+    /// The pieces of a message that it came in.
+    Message(#[allow(dead_code, reason = "held until dropped")] Vec<Rc<Words>>),
 }
 
 /// Takes the memory of `lanes` inferences in lockstep and leaves it to be handed out.
@@ -46,7 +46,8 @@ struct Rehearsal<'a> {
     fixed: &'a Fixed<'a>,
     lanes: usize,
     held: BTreeMap<BufferId, Held>,
-    frames: VecDeque<Vec<u8>>,
+    /// By message, its pieces.
+    frames: VecDeque<Vec<Vec<u8>>>,
 }
 
 impl Rehearsal<'_> {
@@ -58,22 +59,29 @@ impl Rehearsal<'_> {
                 }
                 fused.kept.iter().for_each(|b| self.make(*b));
             }
-            Step::One(index) => {
+            Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. } => {
                 let instruction = &all[*index];
                 match instruction.inst {
                     Inst::Send { message } => {
-                        if let Some(bytes) = self.payload(message) {
-                            self.frames.push_back(new_frame(Header::BYTES + bytes));
+                        // All pieces are there before the first one goes.
+                        if !matches!(step, Step::Piece { piece: 1.., .. }) {
+                            let pieces = self.payloads(message, &Step::One(*index)).into_iter();
+                            self.frames.push_back(pieces.map(|bytes| new_frame(Header::BYTES + bytes)).collect());
                         }
                         if self.frames.len() > UNDERWAY {
-                            self.frames.pop_front().into_iter().for_each(give_frame);
+                            self.frames.pop_front().into_iter().flatten().for_each(give_frame);
                         }
                     }
                     Inst::Receive { message } => {
-                        let words = self.payload(message).map_or(0, |bytes| bytes.div_ceil(8));
-                        let payload = Rc::new(Words::any(words));
-                        for b in &instruction.outputs {
-                            self.held.insert(*b, Held::Message(payload.clone()));
+                        for bytes in self.payloads(message, step) {
+                            let payload = Rc::new(Words::any(bytes.div_ceil(8)));
+                            for b in &instruction.outputs {
+                                match self.held.get_mut(b) {
+                                    Some(Held::Message(pieces)) => pieces.push(payload.clone()),
+                                    Some(Held::Words(_)) => {}
+                                    None => drop(self.held.insert(*b, Held::Message(vec![payload.clone()]))),
+                                }
+                            }
                         }
                     }
                     _ => {
@@ -92,10 +100,11 @@ impl Rehearsal<'_> {
         }
     }
 
-    /// Bytes of a message's parts in all lanes.
-    fn payload(&self, message: u32) -> Option<usize> {
-        let m: &Message = self.fixed.program.messages.get(message as usize)?;
-        Some(self.lanes * m.parts.iter().map(|ty| ty.wire_bytes() as usize).sum::<usize>())
+    /// Bytes of the pieces of a message that a step sends or receives, in all lanes.
+    fn payloads(&self, message: u32, step: &Step) -> Vec<usize> {
+        let Some(m) = self.fixed.program.messages.get(message as usize) else { return Vec::new() };
+        let pieces = if let Step::Piece { piece, .. } = step { *piece..piece + 1 } else { 0..m.pieces() };
+        pieces.map(|piece| self.lanes * m.piece_bytes(piece) as usize).collect()
     }
 
     fn make(&mut self, b: BufferId) {
@@ -116,6 +125,6 @@ impl Rehearsal<'_> {
 
 impl Drop for Rehearsal<'_> {
     fn drop(&mut self) {
-        self.frames.drain(..).for_each(give_frame);
+        self.frames.drain(..).flatten().for_each(give_frame);
     }
 }

@@ -9,15 +9,16 @@ mod cut;
 
 use std::time::{Duration, Instant};
 
-use bcc_ir::program::steps::{Fused, SHARED};
+use bcc_ir::program::steps::{Fused, SHARED, Strip, strips};
 use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Type};
 use rayon::prelude::*;
 
 use self::compile::{Compiled, Op, Source};
-use self::cut::{Outputs, Slot, Strip};
+use self::cut::{Outputs, Slot};
 use super::ExecError;
 use super::compute::{Data, Operand, Target, compute, overwrites};
 use super::lane::{Fixed, Lane};
+use super::outgoing::Parts;
 use crate::buffer::{Buffer, stride};
 use crate::element::{Element, by_width};
 use crate::kernels::blocks::shifted;
@@ -39,18 +40,24 @@ pub enum Trouble {
     Operands,
 }
 
-/// Runs a step in a lane; `parts` are the bytes of its sent results, in their order.
+/// Runs a step in a lane; `parts` are the bytes of its sent results, in their order. A step that is for some elements
+/// only comes after the one for those before them, and goes on with its results.
 pub fn run(
     fixed: &Fixed<'_>,
     lane: &mut Lane,
     phase: Phase,
     fused: &Fused,
-    parts: Vec<&mut [u8]>,
+    parts: Parts<'_>,
 ) -> Result<Spent, ExecError> {
     let unverified = |reason| ExecError::Unverified { role: fixed.role, phase, index: fused.instructions[0], reason };
     compile::bring_aside(fixed, lane, phase, fused)?;
     let types = &fixed.program.code(fixed.role).buffers;
-    let mut kept: Vec<Buffer> = fused.kept.iter().map(|b| Buffer::any(types[*b as usize], fixed.width)).collect();
+    let kept = |b: &BufferId| match fused.elements.start {
+        0 => Some(Buffer::any(types[*b as usize], fixed.width)),
+        _ => lane.take(*b),
+    };
+    let kept: Option<Vec<Buffer>> = fused.kept.iter().map(kept).collect();
+    let mut kept = kept.ok_or(unverified("the elements before are missing"))?;
     let done = by_width!(fixed.width, E => {
         let compiled = Compiled::<E>::new(fixed, lane, phase, fused).ok_or(unverified("an operand is missing"))?;
         work(fixed, &compiled, phase, fused, &mut kept, parts)
@@ -74,12 +81,13 @@ fn work<E: Element>(
     phase: Phase,
     fused: &Fused,
     kept: &mut [Buffer],
-    parts: Vec<&mut [u8]>,
+    parts: Parts<'_>,
 ) -> Result<Vec<Spent>, Trouble> {
-    let strips = cut::strips(fixed.program.code(fixed.role), phase, fused);
+    let strips = strips(fixed.program.code(fixed.role), phase, fused);
     let threads = rayon::current_num_threads();
-    let tasks = if fused.len * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
-    let tasks = cut::tasks(&strips, tasks, compiled, kept, parts).ok_or(Trouble::Operands)?;
+    let tasks =
+        if fused.elements.len() * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
+    let tasks = cut::tasks(&strips, tasks, compiled, fused.len, kept, parts).ok_or(Trouble::Operands)?;
     let work = |(strips, outputs): (&[Strip], Outputs<'_, E>)| Task::new(fixed, compiled, outputs).work(strips);
     match tasks.len() {
         1 => tasks.into_iter().map(work).collect(),
@@ -154,15 +162,31 @@ impl<'a, E: Element> Task<'a, E> {
                     _ => return Err(Trouble::Operands),
                 }
             }
-            Op::Unpack { buffer, ty, bytes, slot } => {
-                let clean = match (*ty, self.slots[*slot].target(*ty, part().len())) {
-                    (Type::Ring { bits, .. }, Target::Ring(out)) => {
-                        let places = wire::place(*ty, part().start)..wire::place(*ty, part().end);
-                        packed::unpack(bits, &bytes[places], out)
+            Op::Unpack { buffer, ty, pieces, slot } => {
+                let all = part();
+                let (mut clean, mut done) = (true, 0);
+                for piece in pieces {
+                    let here = all.start.max(piece.elements.start)..all.end.min(piece.elements.end);
+                    if here.is_empty() {
+                        continue;
                     }
-                    (Type::Bits { len, .. }, Target::Bits(out)) => wire::unpack_planes(len, bytes, part(), out),
-                    _ => return Err(Trouble::Operands),
-                };
+                    let at = here.start - all.start;
+                    done += here.len();
+                    clean &= match (*ty, self.slots[*slot].target(*ty, all.len())) {
+                        (Type::Ring { bits, .. }, Target::Ring(out)) => {
+                            let place = |at: usize| wire::place(*ty, at) - wire::place(*ty, piece.elements.start);
+                            let bytes = &piece.bytes[place(here.start)..place(here.end)];
+                            packed::unpack(bits, bytes, &mut out[at..at + here.len()])
+                        }
+                        (Type::Bits { .. }, Target::Bits(out)) => {
+                            wire::unpack_planes(piece, here, (all.len(), at), out)
+                        }
+                        _ => return Err(Trouble::Operands),
+                    };
+                }
+                if done != all.len() {
+                    return Err(Trouble::Operands);
+                }
                 if !clean {
                     return Err(Trouble::Excess(*buffer));
                 }

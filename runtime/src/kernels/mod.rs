@@ -25,6 +25,7 @@ mod vector;
 use bcc_ir::geometry::{ConvShape, PoolShape};
 use bcc_ir::program::{BlockMap, Source};
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use conv::{Tile, whole_is_faster};
@@ -127,7 +128,12 @@ macro_rules! declare {
             }
             /// Convolution with weights that this set has arranged for it; `out` may hold anything.
             fn conv_arranged(&self, weights: &Arranged, x: &[E], out: &mut [E]) {
-                let _ = (weights, x, out);
+                self.conv_rows(weights, 0..weights.channels(), x, out);
+            }
+            /// As [`conv_arranged`](Self::conv_arranged), some output channels only, which is all that `out` has. They
+            /// start at a multiple of [`ROWS`](bcc_ir::program::steps::ROWS) in their group.
+            fn conv_rows(&self, weights: &Arranged, channels: Range<usize>, x: &[E], out: &mut [E]) {
+                let _ = (weights, channels, x, out);
             }
 
             $($(#[$doc])* fn $name(&self, $($arg: $ty),*) {
@@ -149,8 +155,8 @@ macro_rules! set {
                 conv::arrange(self, bits, narrow, shape, w)
             }
 
-            fn conv_arranged(&self, weights: &Arranged, x: &[E], out: &mut [E]) {
-                conv::product(self, weights, x, out);
+            fn conv_rows(&self, weights: &Arranged, channels: Range<usize>, x: &[E], out: &mut [E]) {
+                conv::product(self, weights, channels, x, out);
             }
 
             $(fn $name(&self, $($arg: $ty),*) {

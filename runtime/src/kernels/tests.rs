@@ -1,6 +1,7 @@
 //! Every available kernel set against the plain one, with elements of either width against wide ones.
 
 use bcc_ir::geometry::{ConvShape, PoolShape, Window};
+use bcc_ir::program::steps;
 use bcc_ir::program::{BlockMap, Source, Type, Width, carry_terms};
 
 use super::conv::{COLUMNS, ROWS};
@@ -47,6 +48,15 @@ fn conv<E: Element>(set: KernelSet, bits: u8, shape: &ConvShape, x: &[u64], w: &
         got.fill(E::of(5));
         k.conv_arranged(&arranged, &x, &mut got);
         assert!(words(&got) == want, "{} differs at {shape}, {bits} bits, arranged", name::<E>(set));
+        // Some channels, then the others.
+        let group = shape.out_channels / shape.groups;
+        let half = shape.out_channels / 2 / group * group + (group / 2 + 1) / steps::ROWS * steps::ROWS;
+        let (front, back) = got.split_at_mut(half * want.len() / shape.out_channels);
+        front.fill(E::of(6));
+        back.fill(E::of(7));
+        k.conv_rows(&arranged, 0..half, &x, front);
+        k.conv_rows(&arranged, half..shape.out_channels, &x, back);
+        assert!(words(&got) == want, "{} differs at {shape}, {bits} bits, in two calls", name::<E>(set));
     }
 }
 

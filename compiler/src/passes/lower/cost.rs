@@ -128,7 +128,8 @@ impl GateCost {
         }
     }
 
-    /// Bytes that a whole gate sends, exactly, headers of its messages included.
+    /// Bytes that a whole gate sends, exactly, a header for each message included. Large messages have one for every
+    /// further [piece](Message::pieces).
     pub fn total(&self, size: GateSize) -> [u64; 2] {
         let Elements { blocks, gated, passed } = self.elements();
         let of = |count: usize, bits: &[u8]| bits.iter().map(|b| (count * usize::from(*b)).div_ceil(8)).sum::<usize>();

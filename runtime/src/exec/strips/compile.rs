@@ -7,6 +7,7 @@ use super::{ExecError, Fixed, Lane};
 use crate::element::Element;
 use crate::exec::compute::Data;
 use crate::kernels::keystream::Keystream;
+use crate::wire::Piece;
 
 /// Where a value is.
 #[derive(Clone, Copy)]
@@ -28,7 +29,7 @@ pub enum Op<'a, E> {
     /// Draws a part of a stream.
     Draw { keystream: usize, stream: u32, ty: Type, slot: usize },
     /// Makes words of a received part.
-    Unpack { buffer: BufferId, ty: Type, bytes: &'a [u8], slot: usize },
+    Unpack { buffer: BufferId, ty: Type, pieces: Vec<Piece<&'a [u8]>>, slot: usize },
     /// Brings the strip's words of several planes together.
     Planes { ty: Type, words: &'a [u64], slot: usize },
     /// Takes the bits of the strip's blocks.
@@ -169,7 +170,7 @@ impl<'a, E: Element> Compiler<'a, E> {
         bits: bool,
         planes: Option<usize>,
         layer: u32,
-        op: impl Fn(usize) -> Op<'a, E>,
+        op: impl FnOnce(usize) -> Op<'a, E>,
     ) -> Source<'a, E> {
         let source = self.value(planes);
         if let Source::Slot(slot) = source {
@@ -205,11 +206,12 @@ impl<'a, E: Element> Compiler<'a, E> {
             };
             return Some(self.load(b, false, planes, layer, |slot| Op::Draw { keystream, stream, ty, slot }));
         }
-        let bytes = self.lane.received(b)?;
-        if bytes.len() as u64 != ty.wire_bytes() {
+        let pieces = self.lane.received(b)?;
+        let fits = |p: &Piece<&[u8]>| p.bytes.len() as u64 == ty.resized(p.elements.len()).wire_bytes();
+        if !pieces.iter().all(fits) {
             return None;
         }
-        Some(self.load(b, false, planes, layer, |slot| Op::Unpack { buffer: b, ty, bytes, slot }))
+        Some(self.load(b, false, planes, layer, |slot| Op::Unpack { buffer: b, ty, pieces, slot }))
     }
 
     /// An operand that is read by channel or by block.

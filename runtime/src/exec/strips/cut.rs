@@ -1,57 +1,19 @@
-//! Cuts elements into strips, and results into the parts that tasks write.
+//! Shares the strips of a step out to tasks, with the parts of its results that they write.
 
 use std::ops::Range;
 
-use bcc_ir::program::steps::{Fused, STRIP, block_map, grain};
-use bcc_ir::program::{BlockMap, Code, Phase, Type};
+use bcc_ir::program::Type;
+use bcc_ir::program::steps::Strip;
 
 use super::compile::{Compiled, Source};
 use crate::buffer::{Buffer, stride};
 use crate::element::Element;
 use crate::exec::compute::{Data, Target};
+use crate::exec::outgoing::Parts;
 use crate::kernels::packed;
 use crate::scratch::Scratch;
-use crate::wire;
+use crate::wire::{self, Piece};
 use crate::words::Words;
-
-/// Some elements, and the channels and blocks that they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Strip {
-    pub elements: Range<usize>,
-    pub channels: Range<usize>,
-    pub blocks: Range<usize>,
-}
-
-/// The strips of a step.
-pub fn strips(code: &Code, phase: Phase, fused: &Fused) -> Vec<Strip> {
-    let map = fused.map.and_then(|i| block_map(&code.phases[phase.index()][i].inst));
-    match map {
-        Some(map) => of_channels(map, grain(code, phase, fused)),
-        None => {
-            let strip = |start| Strip { elements: start..(start + STRIP).min(fused.len), channels: 0..0, blocks: 0..0 };
-            (0..fused.len).step_by(STRIP).map(strip).collect()
-        }
-    }
-}
-
-/// As few channels as make a strip and end at the grain.
-fn of_channels(map: &BlockMap, grain: usize) -> Vec<Strip> {
-    let [height, width] = map.map;
-    let mut all = Vec::new();
-    let mut next = Strip { elements: 0..0, channels: 0..0, blocks: 0..0 };
-    for (c, [h, w]) in map.blocks.iter().enumerate() {
-        next.elements.end += height * width;
-        next.channels.end = c + 1;
-        next.blocks.end += height.div_ceil(*h) * width.div_ceil(*w);
-        let last = c + 1 == map.blocks.len();
-        if last || next.elements.len() >= STRIP && next.elements.end.is_multiple_of(grain) {
-            let (elements, blocks) = (next.elements.end, next.blocks.end);
-            all.push(next);
-            next = Strip { elements: elements..elements, channels: c + 1..c + 1, blocks: blocks..blocks };
-        }
-    }
-    all
-}
 
 /// The pieces of channels of `size` elements that a strip has: the channel, the elements of the strip, and those of
 /// the channel.
@@ -146,19 +108,30 @@ impl<'a, E: Element> Kept<'a, E> {
 
 /// A task's part of a message.
 pub struct Packed<'a> {
-    rows: Vec<&'a mut [u8]>,
-    start: usize,
+    /// The rows of its elements, by piece.
+    pieces: Vec<Piece<Vec<&'a mut [u8]>>>,
 }
 
 impl Packed<'_> {
     /// Writes a strip's elements.
     pub fn pack<E: Element>(&mut self, ty: Type, strip: &Strip, from: Data<'_, E>) {
-        let range = behind(wire::place(ty, strip.elements.start)..wire::place(ty, strip.elements.end), self.start);
-        let mut rows = self.rows.iter_mut().map(|row| &mut row[range.clone()]);
-        match (ty, from) {
-            (Type::Ring { bits, .. }, Data::Ring(from)) => rows.for_each(|row| packed::pack(bits, from, row)),
-            (Type::Bits { .. }, Data::Bits(from)) => wire::pack_planes(strip.elements.len(), from, &mut rows),
-            _ => {}
+        let all = &strip.elements;
+        for piece in &mut self.pieces {
+            let part = all.start.max(piece.elements.start)..all.end.min(piece.elements.end);
+            if part.is_empty() {
+                continue;
+            }
+            let places =
+                behind(wire::place(ty, part.start)..wire::place(ty, part.end), wire::place(ty, piece.elements.start));
+            let mut rows = piece.bytes.iter_mut().map(|row| &mut row[places.clone()]);
+            let part = behind(part, all.start);
+            match (ty, from) {
+                (Type::Ring { bits, .. }, Data::Ring(from)) => {
+                    rows.for_each(|row| packed::pack(bits, &from[part.clone()], row));
+                }
+                (Type::Bits { .. }, Data::Bits(from)) => wire::pack_planes(all.len(), from, part, &mut rows),
+                _ => {}
+            }
         }
     }
 }
@@ -236,14 +209,15 @@ pub fn read<'b, E: Element>(
     }
 }
 
-/// Shares strips out to about `count` tasks, with their parts of what is kept and sent; `None` if a buffer's elements
-/// have another width.
+/// Shares strips, of `elements` in all, out to about `count` tasks, with their parts of what is kept and sent; `None` if
+/// a buffer's elements have another width.
 pub fn tasks<'a, 's, E: Element>(
     strips: &'s [Strip],
     count: usize,
     compiled: &Compiled<'_, E>,
+    elements: usize,
     kept: &'a mut [Buffer],
-    sent: Vec<&'a mut [u8]>,
+    sent: Parts<'a>,
 ) -> Option<Vec<(&'s [Strip], Outputs<'a, E>)>> {
     let shares: Vec<&[Strip]> = strips.chunks(strips.len().div_ceil(count.max(1)).max(1)).collect();
     let mut tasks: Vec<(&[Strip], Outputs<'a, E>)> = Vec::with_capacity(shares.len());
@@ -251,11 +225,12 @@ pub fn tasks<'a, 's, E: Element>(
         let longest = strips.iter().map(|s| s.elements.len()).max().unwrap_or(0);
         tasks.push((strips, Outputs { kept: Vec::new(), packs: Vec::new(), longest }));
     }
-    let elements = strips.last().map_or(0, |s| s.elements.end);
     for buffer in kept {
         match buffer.ty() {
             Type::Ring { len, .. } => {
-                let (blocks, mut rest) = (len != elements, buffer.elements_mut()?);
+                let blocks = len != elements;
+                let before = strips.first().map_or(0, |s| of_elements(s, blocks).start);
+                let mut rest = &mut buffer.elements_mut()?[before..];
                 for (strips, outputs) in &mut tasks {
                     let range = whole(strips, |s| of_elements(s, blocks));
                     let elements = split(&mut rest, range.len());
@@ -263,7 +238,9 @@ pub fn tasks<'a, 's, E: Element>(
                 }
             }
             Type::Bits { len, .. } => {
-                let mut rows: Vec<&mut [u64]> = buffer.planes_mut()?.chunks_mut(stride(len).max(1)).collect();
+                let before = strips.first().map_or(0, |s| of_planes(s).start);
+                let rows = buffer.planes_mut()?.chunks_mut(stride(len).max(1));
+                let mut rows: Vec<&mut [u64]> = rows.map(|row| &mut row[before..]).collect();
                 for (strips, outputs) in &mut tasks {
                     let range = whole(strips, of_planes);
                     let rows = rows.iter_mut().map(|row| split(row, range.len())).collect();
@@ -272,12 +249,42 @@ pub fn tasks<'a, 's, E: Element>(
             }
         }
     }
-    for (bytes, ty) in sent.into_iter().zip(&compiled.sent) {
-        let mut rows: Vec<&mut [u8]> = wire::rows(*ty, bytes).collect();
+    for (pieces, ty) in sent.into_iter().zip(&compiled.sent) {
+        let mut pieces = pieces.into_iter();
+        let mut piece: Option<Piece<Vec<&mut [u8]>>> = None;
         for (strips, outputs) in &mut tasks {
-            let range = whole(strips, |s| wire::place(*ty, s.elements.start)..wire::place(*ty, s.elements.end));
-            let rows = rows.iter_mut().map(|row| split(row, range.len())).collect();
-            outputs.packs.push(Packed { rows, start: range.start });
+            let Range { mut start, end } = whole(strips, |s| s.elements.clone());
+            let mut own = Vec::new();
+            while start < end {
+                // What is left of a piece, then the next one.
+                let mut rest = match piece.take() {
+                    Some(rest) => rest,
+                    None => {
+                        let Piece { elements, bytes } = pieces.next()?;
+                        let rows = wire::rows(ty.resized(elements.len()), bytes).collect();
+                        Piece { elements, bytes: rows }
+                    }
+                };
+                if rest.elements.start > start {
+                    return None;
+                }
+                let stop = end.min(rest.elements.end);
+                if stop <= start {
+                    continue;
+                }
+                // Its front may be done.
+                let place = |at: usize| wire::place(*ty, at) - wire::place(*ty, rest.elements.start);
+                let (from, to) = (place(start), place(stop));
+                let take = |row: &mut &'a mut [u8]| {
+                    split(row, from);
+                    split(row, to - from)
+                };
+                own.push(Piece { elements: start..stop, bytes: rest.bytes.iter_mut().map(take).collect() });
+                start = stop;
+                rest.elements.start = stop;
+                piece = (stop < rest.elements.end).then_some(rest);
+            }
+            outputs.packs.push(Packed { pieces: own });
         }
     }
     Some(tasks)
@@ -301,21 +308,6 @@ fn split<'a, T>(row: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strips_are_whole_channels_that_end_at_the_grain() {
-        let map = BlockMap { map: [5, 5], blocks: [[2, 2], [5, 1], [1, 1]].repeat(200) };
-        for grain in [8, 64] {
-            let strips = of_channels(&map, grain);
-            let (mut elements, mut channels, mut blocks) = (0, 0, 0);
-            for s in &strips {
-                assert_eq!((s.elements.start, s.channels.start, s.blocks.start), (elements, channels, blocks));
-                (elements, channels, blocks) = (s.elements.end, s.channels.end, s.blocks.end);
-                assert!(elements == 25 * channels && (elements.is_multiple_of(grain) || channels == 600));
-            }
-            assert!(strips.len() > 2 && (elements, blocks) == (map.pixels(), map.count()));
-        }
-    }
 
     #[test]
     fn pieces_of_channels_make_up_the_strip() {

@@ -58,7 +58,9 @@ pub fn conv<T: Tile, E: Element>(tile: &T, bits: u8, shape: &ConvShape, x: &[E],
     match way(shape) {
         Way::Direct => direct(tile, bits, shape, x, w, out),
         Way::Dense => dense(tile, bits, shape, x, w, out),
-        Way::Product => product(tile, &Arranged::new(tile, bits, false, shape, w), x, out),
+        Way::Product => {
+            product(tile, &Arranged::new(tile, bits, false, shape, w), 0..shape.out_channels, x, out);
+        }
     }
 }
 

@@ -148,34 +148,53 @@ impl Arranged {
         }
     }
 
+    /// Output channels of the convolution.
+    pub fn channels(&self) -> usize {
+        self.shape.out_channels
+    }
+
     /// Whether it was made for this convolution.
     pub fn fits(&self, bits: u8, shape: &ConvShape) -> bool {
         (self.bits, &self.shape) == (bits, shape)
     }
 }
 
-/// A convolution, reduced; `out` may hold anything.
-pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: &mut [E]) {
+/// Some output channels of a convolution, reduced; `out`, theirs, may hold anything. They start at a multiple of
+/// [`ROWS`] in their group.
+pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, channels: Range<usize>, x: &[E], out: &mut [E]) {
     match weights.scheme.whole {
-        true => product_of::<u32, T, E>(tile, weights, x, out),
-        false => product_of::<i16, T, E>(tile, weights, x, out),
+        true => product_of::<u32, T, E>(tile, weights, channels, x, out),
+        false => product_of::<i16, T, E>(tile, weights, channels, x, out),
     }
 }
 
-fn product_of<D: Digit, T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[E], out: &mut [E]) {
+fn product_of<D: Digit, T: Tile, E: Element>(
+    tile: &T,
+    weights: &Arranged,
+    channels: Range<usize>,
+    x: &[E],
+    mut out: &mut [E],
+) {
     let Arranged { bits, shape, scheme, groups } = weights;
     let Some([height, width]) = shape.output() else { return };
     let pixels = height * width;
     let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
     let map = shape.input[0] * shape.input[1];
-    let panels = out_group.div_ceil(ROWS);
     let tiles = pixels.div_ceil(TILE);
-    // Few tiles: share the rows among tasks too, which read a right side that is packed before.
-    let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
     for (group, left) in groups.iter().enumerate() {
+        let in_this = |c: usize| c.saturating_sub(group * out_group).min(out_group);
+        let rows = in_this(channels.start)..in_this(channels.end);
+        if rows.is_empty() {
+            continue;
+        }
+        assert!(rows.start.is_multiple_of(ROWS), "rows are taken panel by panel");
+        let (from, panels) = (rows.start / ROWS, rows.len().div_ceil(ROWS));
+        // Few tiles: share the rows among tasks too, which read a right side that is packed before.
+        let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
         let right =
             Right::<D, E>::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
-        let target = &mut out[group * out_group * pixels..][..out_group * pixels];
+        let (target, rest) = out.split_at_mut(rows.len() * pixels);
+        out = rest;
         let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
         let rectangle = |t: usize, part: usize| Rectangle {
             tile,
@@ -185,9 +204,9 @@ fn product_of<D: Digit, T: Tile, E: Element>(tile: &T, weights: &Arranged, x: &[
             right: &right,
             packed: None,
             target: &target,
-            rows: out_group,
+            rows: rows.clone(),
             pixels,
-            panels: part * panels / parts..(part + 1) * panels / parts,
+            panels: from + part * panels / parts..from + (part + 1) * panels / parts,
             columns: t * TILE..pixels.min((t + 1) * TILE),
         };
         if parts == 1 {
@@ -234,8 +253,9 @@ struct Rectangle<'a, D, T, E> {
     /// The columns of the right side, slice after slice, where they are shared by several tasks.
     packed: Option<&'a [[Pair; COLUMNS]]>,
     target: &'a Shared<'a, E>,
-    /// Rows and columns of the whole product.
-    rows: usize,
+    /// Rows that the target has.
+    rows: Range<usize>,
+    /// Columns of the whole product.
     pixels: usize,
     panels: Range<usize>,
     columns: Range<usize>,
@@ -297,8 +317,9 @@ impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
             }
             shift_in(&mut sums, &low, first.shift);
         }
-        for (r, sums) in sums.iter().enumerate().take(self.rows - panel * ROWS) {
-            let at = (panel * ROWS + r) * self.pixels + self.columns.start + block * COLUMNS;
+        let first = panel * ROWS;
+        for (r, sums) in sums.iter().enumerate().take(self.rows.end - first) {
+            let at = (first + r - self.rows.start) * self.pixels + self.columns.start + block * COLUMNS;
             // SAFETY: tasks differ in their pixels or in their rows.
             #[allow(unsafe_code)]
             unsafe {

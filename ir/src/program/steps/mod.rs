@@ -9,9 +9,15 @@
 //! Between two messages the order of instructions is free but for what they read. So every step takes all
 //! instructions between the messages around it that work on as many elements and read nothing later.
 
+mod overlap;
+mod strips;
+
 use std::ops::Range;
 
-use super::{BlockMap, BufferId, Code, Inst, Instruction, Phase, Type};
+use super::{BlockMap, BufferId, Code, Inst, Instruction, Message, Phase};
+
+pub use overlap::ROWS;
+pub use strips::{Strip, strips};
 
 /// Elements of a strip, where its blocks allow.
 pub const STRIP: usize = 4096;
@@ -25,13 +31,27 @@ pub enum Step {
     One(usize),
     /// Several, strip by strip.
     Fused(Fused),
+    /// One piece of a message is sent or received; `Step::One` of such an instruction is all pieces.
+    Piece {
+        /// The instruction.
+        index: usize,
+        /// The piece.
+        piece: usize,
+    },
+    /// Some output channels of a convolution.
+    Rows {
+        /// The instruction.
+        index: usize,
+        /// The channels.
+        channels: Range<usize>,
+    },
 }
 
 impl Step {
     /// The instructions of the step.
     pub fn instructions(&self) -> &[usize] {
         match self {
-            Step::One(index) => std::slice::from_ref(index),
+            Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. } => std::slice::from_ref(index),
             Step::Fused(fused) => &fused.instructions,
         }
     }
@@ -44,6 +64,8 @@ pub struct Fused {
     pub instructions: Vec<usize>,
     /// Elements that all of them work on.
     pub len: usize,
+    /// Those of them that this step is for: all, or some where pieces of messages come between.
+    pub elements: Range<usize>,
     /// An instruction whose [`BlockMap`] has blocks of several pixels: strips are whole channels of it.
     pub map: Option<usize>,
     /// Masks that are drawn for these instructions alone.
@@ -117,11 +139,12 @@ pub fn read_aside(instruction: &Instruction) -> impl Iterator<Item = BufferId> +
     instruction.inputs.iter().enumerate().filter_map(at)
 }
 
-/// The steps of a role's code, by [`Phase`]; with `whole` no buffer is left out, for those who look at all of them.
+/// The steps of a role's code, by [`Phase`]; with `whole` no buffer is left out, for those who look at all of them, and
+/// none is made in parts.
 ///
 /// A draw has a step of its own where somebody in its phase reads all of it. One that is only read in a later phase has
 /// none: it is drawn there.
-pub fn steps(code: &Code, whole: bool) -> [Vec<Step>; 3] {
+pub fn steps(code: &Code, messages: &[Message], whole: bool) -> [Vec<Step>; 3] {
     let uses = Uses::new(code, whole);
     Phase::ALL.map(|phase| {
         let all = &code.phases[phase.index()];
@@ -139,7 +162,7 @@ pub fn steps(code: &Code, whole: bool) -> [Vec<Step>; 3] {
             }
         }
         planner.segment(start..all.len());
-        planner.steps
+        if whole { planner.steps } else { overlap::overlap(code, phase, messages, &planner.steps) }
     })
 }
 
@@ -280,27 +303,14 @@ impl Planner<'_> {
                 }
             }
         }
-        Fused { instructions, len, map, drawn, kept, sent }
+        Fused { instructions, len, elements: 0..len, map, drawn, kept, sent }
     }
-}
-
-/// Elements of a strip are a multiple of this many, so that its part of every buffer starts at a byte on the wire, and
-/// of planes that are drawn or kept at a word.
-pub fn grain(code: &Code, phase: Phase, fused: &Fused) -> usize {
-    let planes = |b: &BufferId| matches!(code.buffers[*b as usize], Type::Bits { .. });
-    let all = &code.phases[phase.index()];
-    let inside = |b: &BufferId| fused.instructions.iter().any(|i| all[*i].outputs.contains(b));
-    let outside = |i: &usize| {
-        let aside: Vec<BufferId> = read_aside(&all[*i]).collect();
-        all[*i].inputs.iter().any(|b| planes(b) && !inside(b) && !aside.contains(b))
-    };
-    let kept = fused.kept.iter().any(planes);
-    if kept || fused.instructions.iter().any(outside) { 64 } else { 8 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::program::Type;
 
     fn ring(len: usize) -> Type {
         Type::Ring { bits: 8, len }
@@ -319,7 +329,15 @@ mod tests {
     }
 
     fn fused(instructions: &[usize], len: usize) -> Fused {
-        Fused { instructions: instructions.to_vec(), len, map: None, drawn: vec![], kept: vec![], sent: vec![] }
+        Fused {
+            instructions: instructions.to_vec(),
+            len,
+            elements: 0..len,
+            map: None,
+            drawn: vec![],
+            kept: vec![],
+            sent: vec![],
+        }
     }
 
     fn draw(b: u32) -> Instruction {
@@ -348,10 +366,10 @@ mod tests {
             Step::One(6),
             Step::One(7),
         ];
-        assert_eq!(steps(&code, false)[2], want);
+        assert_eq!(steps(&code, &[], false)[2], want);
         // Behind the draw and the message.
         let whole = Fused { kept: vec![2, 3, 4], sent: vec![(3, 2), (4, 1)], ..fused(&[2, 4, 5], 100) };
-        assert_eq!(steps(&code, true)[2][2], Step::Fused(whole));
+        assert_eq!(steps(&code, &[], true)[2][2], Step::Fused(whole));
     }
 
     #[test]
@@ -361,7 +379,7 @@ mod tests {
             vec![i(Inst::Zero, &[], &[1]), draw(0), i(Inst::Add, &[0, 1], &[2]), i(Inst::Output, &[0], &[])],
         );
         let want = vec![Step::One(1), Step::One(0), Step::Fused(fused(&[2], 100)), Step::One(3)];
-        assert_eq!(steps(&code, false)[2], want);
+        assert_eq!(steps(&code, &[], false)[2], want);
     }
 
     #[test]
@@ -387,9 +405,7 @@ mod tests {
             Step::Fused(Fused { map: Some(4), kept: vec![5], ..fused(&[4, 5], pixels) }),
             Step::One(6),
         ];
-        assert_eq!(steps(&code, false)[2], want);
-        let Step::Fused(gate) = &want[3] else { return };
-        assert_eq!(grain(&code, Phase::Online, gate), 8);
+        assert_eq!(steps(&code, &[], false)[2], want);
         // Blocks of a pixel each: all of it together.
         let ones = |i: Instruction| match i.inst {
             Inst::BlockSum(_) => {
@@ -402,6 +418,6 @@ mod tests {
         code.buffers[2..4].copy_from_slice(&[ring(pixels), plane(pixels)]);
         code.phases[2] = code.phases[2].drain(..).map(ones).collect();
         let all = Fused { kept: vec![5], ..fused(&[1, 2, 3, 4, 5], pixels) };
-        assert_eq!(steps(&code, false)[2], vec![Step::One(0), Step::Fused(all), Step::One(6)]);
+        assert_eq!(steps(&code, &[], false)[2], vec![Step::One(0), Step::Fused(all), Step::One(6)]);
     }
 }
