@@ -12,7 +12,7 @@ use bcc_ir::graph::{ConstData, Graph, Op};
 use bcc_ir::program::steps::Step;
 use bcc_ir::program::traffic::traffic;
 use bcc_ir::program::{Lifetimes, Phase, Role};
-use bcc_runtime::channel::{Hooks, Recorder};
+use bcc_runtime::channel::{Fate, Hooks, Recorder};
 use bcc_runtime::session::{LocalOptions, Transport};
 use bcc_tests::nets::{compiled, options, random_images};
 use bcc_tests::random::Numbers;
@@ -105,4 +105,18 @@ fn channels_of_every_kind() {
 #[test]
 fn channels_that_pass() {
     check(&[Block::Identity]);
+}
+
+#[test]
+fn a_lost_piece_is_missed() {
+    let graph = graph(&[Block::RELU]);
+    let images = random_images(&graph, 3, 9);
+    let c = compiled(graph, &options(BlockChoice::Keep, images.clone()));
+    let mut options = LocalOptions::default();
+    options.party.hooks.tamper = Some(Arc::new(|info, _| match (info.phase, info.from, info.piece) {
+        (Phase::Online, Role::Server, 1) => Fate::Drop,
+        _ => Fate::Deliver,
+    }));
+    let error = run(&c, &images[..1], &options).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("the server sent piece 2 of message") && error.contains("(piece 1 of message"), "{error}");
 }

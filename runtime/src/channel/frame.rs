@@ -1,4 +1,4 @@
-//! Frames: 16 bytes of header (index u32, round u32, payload length u64, little-endian) and the
+//! Frames: 16 bytes of header (index u32, round u24, piece u8, payload length u64, little-endian) and the
 //! payload.
 
 use std::fmt;
@@ -20,8 +20,10 @@ pub const ABORT_LIMIT: usize = 1024;
 pub struct Header {
     /// Number of the message in the program, or a [`Control`].
     pub index: u32,
-    /// Round that the message belongs to, from 1.
+    /// Round that the message belongs to, from 1; of 24 bits.
     pub depth: u32,
+    /// Number of the message's piece, from 0.
+    pub piece: u8,
     /// Bytes behind the header.
     pub len: u64,
 }
@@ -35,6 +37,7 @@ impl Header {
         let mut bytes = [0; Self::BYTES];
         bytes[..4].copy_from_slice(&self.index.to_le_bytes());
         bytes[4..8].copy_from_slice(&self.depth.to_le_bytes());
+        bytes[7] = self.piece;
         bytes[8..].copy_from_slice(&self.len.to_le_bytes());
         bytes
     }
@@ -42,7 +45,8 @@ impl Header {
     /// The header of given bytes.
     pub fn parse(bytes: [u8; Self::BYTES]) -> Self {
         let word = |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
-        Header { index: word(0), depth: word(4), len: u64::from(word(8)) | u64::from(word(12)) << 32 }
+        let len = u64::from(word(8)) | u64::from(word(12)) << 32;
+        Header { index: word(0), depth: word(4) & 0xff_ffff, piece: bytes[7], len }
     }
 }
 
@@ -115,7 +119,7 @@ pub fn new_frame(bytes: usize) -> Vec<u8> {
 /// A sign of life, which is a header alone: whom the sender waits for, if it does not compute, stands in the
 /// place of the round.
 pub fn alive(waits_for: Option<Role>) -> Header {
-    Header { index: Control::Alive as u32, depth: waits_for.map_or(0, |r| r.index() as u32 + 1), len: 0 }
+    Header { index: Control::Alive as u32, depth: waits_for.map_or(0, |r| r.index() as u32 + 1), piece: 0, len: 0 }
 }
 
 /// Reads a sign of life: whom its sender waits for. `None` for other headers.
@@ -126,7 +130,7 @@ pub fn parse_alive(header: Header) -> Option<Option<Role>> {
 /// A control frame.
 pub fn control(control: Control, payload: &[u8]) -> Vec<u8> {
     let mut frame = new_frame(Header::BYTES + payload.len());
-    let header = Header { index: control as u32, depth: 0, len: payload.len() as u64 };
+    let header = Header { index: control as u32, depth: 0, piece: 0, len: payload.len() as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
     frame[Header::BYTES..].copy_from_slice(payload);
     frame
@@ -144,9 +148,9 @@ mod tests {
 
     #[test]
     fn header_roundtrip() {
-        let header = Header { index: 7, depth: 9, len: 1 << 40 | 5 };
+        let header = Header { index: 7, depth: 9, piece: 3, len: 1 << 40 | 5 };
         assert_eq!(Header::parse(header.bytes()), header);
-        assert_eq!(header.bytes()[..9], [7, 0, 0, 0, 9, 0, 0, 0, 5]);
+        assert_eq!(header.bytes()[..9], [7, 0, 0, 0, 9, 0, 0, 3, 5]);
         for c in Control::ALL {
             assert_eq!(Control::from_index(c as u32), Some(c));
         }

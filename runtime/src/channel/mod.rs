@@ -194,7 +194,8 @@ impl Channels {
         mut frame: Vec<u8>,
     ) -> Result<(), ChannelError> {
         let label = self.depth + 1;
-        let header = Header { index, depth: label, len: (frame.len() - Header::BYTES) as u64 };
+        let header =
+            Header { index, depth: label, piece: piece as u8, len: (frame.len() - Header::BYTES) as u64 };
         frame[..Header::BYTES].copy_from_slice(&header.bytes());
         let phase = self.phase;
         let info = FrameInfo {
@@ -255,12 +256,16 @@ impl Channels {
         let waiting = self.describe(message);
         let want = message.piece_bytes(piece).saturating_mul(lanes as u64);
         let header = self.header(message.from, &waiting)?;
-        if header.index != index {
+        if (header.index, usize::from(header.piece)) != (index, piece) {
+            let number = |index: u32, piece: usize| match piece {
+                0 => format!("message {index}"),
+                _ => format!("piece {piece} of message {index}"),
+            };
             let got = match Control::from_index(header.index) {
                 Some(control) => control.to_string(),
-                None => format!("message {}", header.index),
+                None => number(header.index, header.piece.into()),
             };
-            let waiting = format!("{waiting} (message {index})");
+            let waiting = format!("{waiting} ({})", number(index, piece));
             return Err(ChannelError::Unexpected { peer: message.from, me: self.me, got, waiting });
         }
         if header.len != want {

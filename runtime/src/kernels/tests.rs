@@ -1,8 +1,7 @@
 //! Every available kernel set against the plain one, with elements of either width against wide ones.
 
 use bcc_ir::geometry::{ConvShape, PoolShape, Window};
-use bcc_ir::program::steps;
-use bcc_ir::program::{BlockMap, Source, Type, Width, carry_terms};
+use bcc_ir::program::{BlockMap, Source, Type, Width, carry_terms, steps};
 
 use super::conv::{COLUMNS, ROWS};
 use super::plain::compare;
@@ -27,6 +26,17 @@ fn held<E: Element>(words: &[u64]) -> Vec<E> {
 /// Words of elements.
 fn words<E: Element>(elements: &[E]) -> Vec<u64> {
     elements.iter().map(|v| v.word()).collect()
+}
+
+/// Says which sets the tests of this machine cover: `--nocapture` shows it.
+#[test]
+fn names_of_sets() {
+    let mut names: Vec<&str> = available().into_iter().map(KernelSet::name).collect();
+    println!("kernel sets: {}", names.join("; "));
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.len() == count && names.contains(&plain().name()));
 }
 
 /// The reference.

@@ -45,7 +45,7 @@ pub struct Measured {
 fn send(link: &mut TcpLink, buffer: &Buffer) -> Result<(), LinkError> {
     let mut frame = new_frame(Header::BYTES + buffer.ty().wire_bytes() as usize);
     wire::pack(buffer, &mut frame[Header::BYTES..]);
-    let header = Header { index: 0, depth: 1, len: (frame.len() - Header::BYTES) as u64 };
+    let header = Header { index: 0, depth: 1, piece: 0, len: (frame.len() - Header::BYTES) as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
     link.send(frame)
 }
