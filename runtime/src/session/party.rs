@@ -270,16 +270,7 @@ impl<'a> Session<'a> {
             let received = stored.received(&types, self.machine.width());
             self.machine.resume(received.map(|b| b.map_err(SessionError::from)), &keys)?;
             self.reserve();
-            // Whoever loads for longest is not to be waited for in the next phase.
-            match role {
-                Role::Dealer => {
-                    for peer in [Role::Client, Role::Server] {
-                        channels.send_control(peer, Control::Ready, &[])?;
-                    }
-                }
-                Role::Client | Role::Server => hear_ready(Role::Dealer, channels, options.timeout)?,
-            }
-            ready(role, channels, options.timeout)?;
+            begin_together(channels, options.timeout)?;
             self.seconds[Phase::Setup.index()] = start.elapsed().as_secs_f64();
             return Ok(());
         }
@@ -303,7 +294,7 @@ impl<'a> Session<'a> {
         let start = Instant::now();
         self.machine.settle();
         self.reserve();
-        ready(role, channels, options.timeout)?;
+        begin_together(channels, options.timeout)?;
         self.seconds[Phase::Setup.index()] += start.elapsed().as_secs_f64();
         Ok(())
     }
@@ -450,6 +441,16 @@ fn other(pair: Pair) -> Role {
         Pair::ClientDealer => Role::Client,
         Pair::ServerDealer => Role::Server,
     }
+}
+
+/// All three wait for each other behind the setup, so that nobody's share of what follows is hidden in it, and whoever
+/// loads for longest is not waited for there.
+fn begin_together(channels: &mut Channels, timeout: Duration) -> Result<(), SessionError> {
+    let peers = channels.peers();
+    for peer in &peers {
+        channels.send_control(*peer, Control::Ready, &[])?;
+    }
+    peers.into_iter().try_for_each(|peer| hear_ready(peer, channels, timeout))
 }
 
 /// Client and server wait for each other between phases, so that the time of a phase is its own.
