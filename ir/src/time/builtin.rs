@@ -39,8 +39,11 @@ const RATES: [(Kind, f64, f64); 31] = [
     (Kind::FreshBytes, 0.0, 0.7211),
 ];
 
-/// What the two processors are worth together to a convolution of common size.
+/// What the two processors are worth together to a large convolution.
 const CORES: f64 = 1.3;
+
+/// Seconds until threads that wait share a step.
+const SHARE: f64 = 9.1e-5;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
 const LOOPBACK: (f64, f64) = (4.43e9, 1.34e-4);
@@ -52,6 +55,7 @@ pub fn default_rates() -> Rates {
             machine: "built in: AMD EPYC, x86_64 linux".into(),
             kernels: "avx2, 32-bit products".into(),
             cores: CORES,
+            share_seconds: SHARE,
             how: "bcr rates".into(),
         },
         loopback: Loopback { bytes_per_second: LOOPBACK.0, rtt_seconds: LOOPBACK.1 },

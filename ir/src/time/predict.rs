@@ -2,7 +2,8 @@
 //!
 //! - A step takes its work at the rates, on as many cores as its work can be split over.
 //!   Roles on one machine share its cores: where they want more than there are, each gets the same
-//!   fraction of what it wants.
+//!   fraction of what it wants. The first step behind a wait that several threads share takes longer: they wake up.
+//!   Where roles share a machine, so does what copies their messages for the system.
 //! - A message, or a piece of one, is handed to its link when the send's work is done; the sender goes on. It waits
 //!   until the link's direction is free, occupies it for its bytes (header included), and is there
 //!   half a round trip after its last byte left. A receive waits for that, then works.
@@ -13,7 +14,7 @@
 //!
 //! Left out: connecting and greeting, the wait of client and server for each other between phases
 //! (half a round trip more in what `bcr` counts), a dealer that works ahead, TCP's slow start and
-//! headers, the processor's work for the network, caches, and memory that the allocator
+//! headers, what else the processor does for the network, caches, and memory that the allocator
 //! gives back and takes again.
 //!
 //! The *critical path* of a phase leads from its end back to its start, over what each step waited
@@ -146,6 +147,8 @@ struct Walk<'a> {
     /// When the link's direction is free again, and what it was last busy with.
     links: [[(f64, Option<Piece>); 3]; 3],
     busy: [f64; 3],
+    /// Its threads have nothing to do and sleep.
+    asleep: [bool; 3],
 }
 
 impl<'a> Walk<'a> {
@@ -172,6 +175,7 @@ impl<'a> Walk<'a> {
             flights: program.messages.iter().map(|m| vec![None; m.pieces()]).collect(),
             links: [[(0.0, None); 3]; 3],
             busy: [0.0; 3],
+            asleep: [true; 3],
         };
         Role::ALL.into_iter().for_each(|r| walk.enter(r));
         walk
@@ -226,6 +230,8 @@ impl<'a> Walk<'a> {
                 self.states[r] = State::Wait { piece };
                 if self.flight(piece).is_some_and(|f| f.arrive <= self.now) {
                     self.begin(role);
+                } else {
+                    self.asleep[r] = true;
                 }
             }
             _ => self.begin(role),
@@ -244,8 +250,11 @@ impl<'a> Walk<'a> {
             _ => (lanes, lanes),
         };
         let work = step.total().times(lanes.into(), calls.into());
-        let left = self.rates.seconds(&work);
         let cores = step.parallelism(threads).max(at_once.min(threads));
+        let mut left = self.rates.seconds(&work);
+        if cores > 1 && std::mem::take(&mut self.asleep[r]) {
+            left += self.share(cores) * self.rates.measured.share_seconds;
+        }
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
         self.states[r] = State::Work { left, cores };
@@ -279,11 +288,20 @@ impl<'a> Walk<'a> {
         self.network.shared_cores.unwrap_or(self.rates.measured.cores)
     }
 
+    /// Cores that are busy with copying messages for the system: one for each direction that a message occupies, less
+    /// where the link is slower than a copy.
+    fn writing(&self) -> f64 {
+        let copy = 1.0 / self.rates.loopback.bytes_per_second;
+        let each = (copy / self.network.byte_seconds()).min(1.0);
+        self.links.iter().flatten().filter(|(free, _)| *free > self.now).count() as f64 * each
+    }
+
     /// Cores that a role gets of `wanted`.
     fn share(&self, wanted: u32) -> f64 {
         let all: u32 = self.states.iter().map(|s| if let State::Work { cores, .. } = s { *cores } else { 0 }).sum();
+        let all = f64::from(all) + self.writing();
         match self.network.shared_cores {
-            Some(cores) if f64::from(all) > cores => f64::from(wanted) * cores / f64::from(all),
+            Some(cores) if all > cores => f64::from(wanted) * cores / all,
             _ => f64::from(wanted).min(self.cores()),
         }
     }
@@ -297,6 +315,9 @@ impl<'a> Walk<'a> {
         };
         let times = Role::ALL.map(next);
         let Some(then) = times.iter().flatten().copied().min_by(f64::total_cmp) else { return false };
+        // Cores are shared otherwise from where a link is free again.
+        let free = self.links.iter().flatten().map(|(free, _)| *free).filter(|free| *free > self.now);
+        let then = free.fold(then, f64::min);
         let passed = then - self.now;
         let shares = self.states.map(|s| if let State::Work { cores, .. } = s { self.share(cores) } else { 0.0 });
         for (state, share) in self.states.iter_mut().zip(shares) {

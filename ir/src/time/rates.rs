@@ -29,6 +29,8 @@ pub struct Measured {
     /// By how much all processors of the machine together are faster than one alone: their number, or
     /// less where they share cores. Threads of a party and, on one machine, all parties share them.
     pub cores: f64,
+    /// Seconds that a step shared by several threads takes longer where these have been waiting: until they are awake.
+    pub share_seconds: f64,
     /// How they were measured.
     pub how: String,
 }
@@ -111,6 +113,9 @@ impl Rates {
         if !self.measured.cores.is_finite() || self.measured.cores < 1.0 {
             return Some("measured.cores is below 1".into());
         }
+        if !self.measured.share_seconds.is_finite() || self.measured.share_seconds < 0.0 {
+            return Some("measured.share_seconds is no time".into());
+        }
         let loopback = [self.loopback.bytes_per_second, self.loopback.rtt_seconds];
         if loopback.iter().any(|v| !v.is_finite() || *v <= 0.0) {
             return Some("loopback needs positive numbers".into());
@@ -184,6 +189,7 @@ mod tests {
             ("unknown", text.replace("wraps", "wrops"), "wrops"),
             ("negative", text.replacen("call_ns: 100.0", "call_ns: -1.0", 1), "conv_macs is no time"),
             ("nobody", text.replace("cores: 2.0", "cores: 0.5"), "measured.cores"),
+            ("nobody", text.replace("share_seconds: 0.0", "share_seconds: -1.0"), "measured.share_seconds"),
             ("instant", text.replace("5e-5", "0.0"), "loopback"),
             ("cut", text[..text.len() / 2].to_string(), "holds no rates"),
         ] {

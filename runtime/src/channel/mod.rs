@@ -194,8 +194,7 @@ impl Channels {
         mut frame: Vec<u8>,
     ) -> Result<(), ChannelError> {
         let label = self.depth + 1;
-        let header =
-            Header { index, depth: label, piece: piece as u8, len: (frame.len() - Header::BYTES) as u64 };
+        let header = Header { index, depth: label, piece: piece as u8, len: (frame.len() - Header::BYTES) as u64 };
         frame[..Header::BYTES].copy_from_slice(&header.bytes());
         let phase = self.phase;
         let info = FrameInfo {

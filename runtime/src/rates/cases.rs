@@ -121,6 +121,20 @@ fn square(in_channels: usize, size: usize, out_channels: usize, kernel: usize) -
     ConvShape { in_channels, input: [size, size], out_channels, groups: 1, window: window(kernel) }
 }
 
+/// A convolution of some milliseconds.
+pub fn large_convolution() -> Case {
+    let shape = square(64, 56, 64, 3);
+    let len = |n: Option<usize>| ring(RING, n.unwrap_or(0));
+    Case {
+        kind: Kind::ConvMacs,
+        size: Size::Large,
+        work: Work::default(),
+        inst: Inst::Conv(shape),
+        inputs: vec![len(shape.input_len()), len(shape.weight_len())],
+        output: len(shape.output_len()),
+    }
+}
+
 fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let shapes = [
         (Kind::ConvMacs, Size::Small, square(8, 16, 8, 1)),

@@ -85,10 +85,12 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     rates.insert(Kind::SentBytes, link.sent);
     rates.insert(Kind::ReceivedBytes, link.received);
     progress(steps, steps);
+    let (cores, share_seconds) = cores(kernels, &cases);
     let measured = Measured {
         machine: machine(),
         kernels: kernels.name().into(),
-        cores: cores(kernels, &cases),
+        cores,
+        share_seconds,
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
              call of each kind, convolutions of four shapes, blocks of 1x1 and 4x4, \
@@ -98,20 +100,30 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     Ok(Rates { measured, loopback: link.loopback, rates })
 }
 
-/// By how much a pool of all processors is faster than one of a thread at a convolution of common size, median of five.
-/// Threads share caches and memory, may share a core, are busy with other programs, and wait for each other at the end
-/// of every call.
-fn cores(kernels: KernelSet, cases: &[Case]) -> f64 {
+/// By how much a pool of all processors is faster than one of a thread at a large convolution, and by how much longer
+/// its threads take for a small one when they have been asleep; medians of five. Threads share caches and memory, may
+/// share a core, are busy with other programs, and wait for each other at the end of every call.
+fn cores(kernels: KernelSet, cases: &[Case]) -> (f64, f64) {
     // Long enough for other programs to get their turn.
     const LONG: Duration = Duration::from_millis(40);
+    // Long enough for threads to fall asleep, as those of a party do that waits for a message.
+    const IDLE: Duration = Duration::from_millis(1);
     let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let Some(case) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else { return 1.0 };
+    let Some(small) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else {
+        return (1.0, 0.0);
+    };
+    let large = cases::large_convolution();
     let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok();
-    let (Some(one), Some(many)) = (pool(1), pool(all)) else { return 1.0 };
+    let (Some(one), Some(many)) = (pool(1), pool(all)) else { return (1.0, 0.0) };
+    let median = |of: &dyn Fn() -> f64| {
+        let mut values: Vec<f64> = (0..5).map(|_| of()).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(2).copied().unwrap_or(0.0)
+    };
     // Calls per second.
     let speed = |pool: &rayon::ThreadPool| {
         pool.install(|| {
-            let mut call = case.prepare(kernels);
+            let mut call = large.prepare(kernels);
             let (start, mut calls) = (Instant::now(), 0u32);
             while start.elapsed() < LONG {
                 call();
@@ -120,10 +132,23 @@ fn cores(kernels: KernelSet, cases: &[Case]) -> f64 {
             f64::from(calls) / start.elapsed().as_secs_f64()
         })
     };
-    let mut ratios: Vec<f64> = (0..5).map(|_| speed(&many) / speed(&one).max(f64::MIN_POSITIVE)).collect();
-    ratios.sort_by(f64::total_cmp);
-    let ratio = ratios.get(2).copied().unwrap_or(1.0);
-    ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64)
+    let ratio = median(&|| speed(&many) / speed(&one).max(f64::MIN_POSITIVE));
+    let cores = ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64);
+    // Seconds of a call behind a wait.
+    let waking = |pool: &rayon::ThreadPool| {
+        pool.install(|| {
+            let mut call = small.prepare(kernels);
+            let times = (0..RUNS).map(|_| {
+                std::thread::sleep(IDLE);
+                let start = Instant::now();
+                call();
+                start.elapsed().as_secs_f64()
+            });
+            quartile(times.collect())
+        })
+    };
+    let share = if all > 1 { median(&|| waking(&many) - waking(&one) / cores) } else { 0.0 };
+    (cores, (share.max(0.0) * 1e6).round() / 1e6)
 }
 
 /// Memory from the system: more than the allocator keeps for itself.
