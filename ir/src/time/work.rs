@@ -363,7 +363,11 @@ pub fn work(inst: &Inst, inputs: &[Type], outputs: &[Type], width: Width, narrow
         Inst::Weight { .. } => Work::of(Kind::Weights, elements),
         Inst::Send { .. } => Work::of(Kind::SentBytes, bytes(inputs)),
         Inst::Receive { .. } => Work::of(Kind::ReceivedBytes, bytes(outputs)),
-        Inst::Output => Work::of(Kind::Elements, first.len() as u64),
+        // The integers and the numbers that are made of them are new memory, 8 bytes each.
+        Inst::Output => {
+            let n = first.len() as u64;
+            Work::of(Kind::Elements, n).and(Kind::FreshBytes, 16 * n)
+        }
         Inst::Zero => match out {
             Type::Ring { .. } => Work::of(Kind::Elements, elements),
             Type::Bits { .. } => Work::of(Kind::BitWords, out_words),
