@@ -17,6 +17,7 @@ use serde_json::Value;
 fn instant() -> Rates {
     let mut rates = default_rates();
     rates.rates.values_mut().for_each(|r| *r = Rate::default());
+    rates.measured.share_seconds = 0.0;
     rates
 }
 

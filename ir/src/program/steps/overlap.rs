@@ -51,7 +51,7 @@ struct Overlap<'a> {
 pub fn overlap(code: &Code, phase: Phase, messages: &[Message], steps: &[Step]) -> Vec<Step> {
     let o = Overlap { all: &code.phases[phase.index()], code, phase, messages, steps };
     let (mut received, mut sent) = (vec![None; steps.len()], vec![None; steps.len()]);
-    // By the step that they belong to, and by their own.
+    // The messages that steps make or read piece by piece: by those steps, and by the ones that send or receive.
     for (at, step) in steps.iter().enumerate() {
         let Some(cut) = o.cut(step) else { continue };
         let other = if o.sends(cut) { o.maker(at, cut) } else { o.reader(at, cut) };
@@ -140,7 +140,7 @@ impl<'a> Overlap<'a> {
         (fused.len == cut.message.longest() && !self.instructions(reader).any(whole)).then_some(reader)
     }
 
-    /// The convolution right before a step that reads its result element by element and keeps nothing waiting.
+    /// The convolution right before a step that reads its result element by element, if it is worth computing in parts.
     fn convolution(&self, at: usize, fused: &Fused) -> Option<(usize, ConvShape)> {
         let Step::One(index) = *self.steps.get(at.checked_sub(1)?)? else { return None };
         let (Inst::Conv(shape), &[y]) = (&self.all[index].inst, &self.all[index].outputs[..]) else { return None };
