@@ -42,6 +42,13 @@ pub struct Piece<B> {
     pub bytes: B,
 }
 
+impl<B> Piece<B> {
+    /// Which of some elements it has; none if the range is empty.
+    pub fn within(&self, all: &Range<usize>) -> Range<usize> {
+        all.start.max(self.elements.start)..all.end.min(self.elements.end)
+    }
+}
+
 /// Writes a buffer's bytes, [`Type::wire_bytes`] many.
 pub fn pack(buffer: &Buffer, out: &mut [u8]) {
     pack_piece(buffer, Piece { elements: 0..buffer.ty().len(), bytes: out });

@@ -20,7 +20,8 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// Of `code`, which has been verified, with the program's messages; with `whole` every buffer is made as a whole ([`steps`]).
+    /// Of `code`, which has been verified, with the program's messages; with `whole` every buffer is made as a whole
+    /// ([`steps`]).
     pub fn new(code: &Code, messages: &[Message], whole: bool) -> Lifetimes {
         let n = code.buffers.len();
         let steps = steps(code, messages, whole);

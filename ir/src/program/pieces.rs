@@ -62,10 +62,18 @@ impl Message {
         }
     }
 
+    /// What a piece has of every part, in order: the elements, and how many bytes they take.
+    pub fn shares(&self, piece: usize) -> impl Iterator<Item = (Range<usize>, usize)> + '_ {
+        self.parts.iter().enumerate().map(move |(part, ty)| {
+            let elements = self.cut(part, piece);
+            let bytes = ty.resized(elements.len()).wire_bytes() as usize;
+            (elements, bytes)
+        })
+    }
+
     /// Bytes of a piece's payload, of one inference.
     pub fn piece_bytes(&self, piece: usize) -> u64 {
-        let bytes = |(part, ty): (usize, &Type)| ty.resized(self.cut(part, piece).len()).wire_bytes();
-        self.parts.iter().enumerate().map(bytes).sum()
+        self.shares(piece).map(|(_, bytes)| bytes as u64).sum()
     }
 
     /// Bytes of the payload of all pieces, of one inference.

@@ -26,7 +26,6 @@ use std::ops::Range;
 use serde::Serialize;
 
 use super::{Network, Rates, StepWork, code_work};
-use crate::program::steps::Step;
 use crate::program::traffic::{Stuck, schedule};
 use crate::program::{Inst, Phase, Program, Role};
 
@@ -193,17 +192,13 @@ impl<'a> Walk<'a> {
 
     /// The instruction of a step that has but one.
     fn inst(&self, role: Role, at: usize) -> Option<&'a Inst> {
-        let step = &self.steps(role).get(at)?.step;
-        let (Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. }) = step else { return None };
-        self.program.code(role).phases[self.phase.index()].get(*index).map(|i| &i.inst)
+        let index = self.steps(role).get(at)?.step.single()?;
+        self.program.code(role).phases[self.phase.index()].get(index).map(|i| &i.inst)
     }
 
     /// The pieces of a message that a step sends or receives.
     fn pieces(&self, role: Role, at: usize, message: usize) -> Range<usize> {
-        match self.steps(role)[at].step {
-            Step::Piece { piece, .. } => piece..piece + 1,
-            _ => 0..self.flights[message].len(),
-        }
+        self.steps(role)[at].step.pieces(&self.program.messages[message])
     }
 
     fn flight(&self, (message, piece): Piece) -> Option<Flight> {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bcc_ir::program::file::FileError;
 use bcc_ir::program::steps::Step;
-use bcc_ir::program::{BufferId, Inst, Message, Pair, Phase, Program, Role, Type};
+use bcc_ir::program::{BufferId, Inst, Pair, Phase, Program, Role, Type};
 use bcc_ir::time::narrow_weights;
 use rayon::prelude::*;
 use thiserror::Error;
@@ -192,12 +192,8 @@ impl<'a> Machine<'a> {
                     };
                     meter.share(phase, &spent?.concat(), channels.waited());
                 }
-                Step::One(index) => {
-                    fixed.one(lanes, phase, *index, None, channels, &mut outgoing)?;
-                    meter.count(phase, code[*index].layer, channels.waited());
-                }
-                Step::Piece { index, piece } => {
-                    fixed.one(lanes, phase, *index, Some(*piece), channels, &mut outgoing)?;
+                Step::One(index) | Step::Piece { index, .. } => {
+                    fixed.one(lanes, phase, *index, step, channels, &mut outgoing)?;
                     meter.count(phase, code[*index].layer, channels.waited());
                 }
                 Step::Rows { index, channels: rows } => {
@@ -271,7 +267,7 @@ impl<'a> Fixed<'a> {
         lanes: &mut [Lane],
         phase: Phase,
         index: usize,
-        piece: Option<usize>,
+        step: &Step,
         channels: &mut Channels,
         outgoing: &mut Option<Outgoing<'a>>,
     ) -> Result<(), ExecError> {
@@ -279,12 +275,11 @@ impl<'a> Fixed<'a> {
         let instruction = &program.code(self.role).phases[phase.index()][index];
         let unverified = |reason| ExecError::Unverified { role: self.role, phase, index, reason };
         let message = |m: u32| program.messages.get(m as usize).ok_or(unverified("unknown message"));
-        let pieces = |m: &Message| piece.map_or(0..m.pieces(), |piece| piece..piece + 1);
         match &instruction.inst {
             Inst::Send { message: number } => {
                 let m = message(*number)?;
                 let out = outgoing.get_or_insert_with(|| Outgoing::new(m, lanes.len()));
-                let rest = out.rest(pieces(m));
+                let rest = out.rest(step.pieces(m));
                 if !rest.is_empty() {
                     let rest: Vec<(BufferId, usize)> = rest.iter().map(|p| (instruction.inputs[*p], *p)).collect();
                     let buffers: Vec<BufferId> = rest.iter().map(|(b, _)| *b).collect();
@@ -296,23 +291,22 @@ impl<'a> Fixed<'a> {
                         }
                     }
                 }
-                for piece in pieces(m) {
+                for piece in step.pieces(m) {
                     let frame = out.take(piece).ok_or(unverified("a piece is sent twice"))?;
                     channels.send(*number, m, piece, frame)?;
                 }
-                if pieces(m).end == m.pieces() {
+                if step.pieces(m).end == m.pieces() {
                     *outgoing = None;
                 }
             }
             Inst::Receive { message: number } => {
                 let m = message(*number)?;
-                for piece in pieces(m) {
+                for piece in step.pieces(m) {
                     let payload = Arc::new(channels.receive(*number, m, piece, lanes.len())?);
                     let mut start = 0;
                     for lane in lanes.iter_mut() {
-                        for (part, (b, ty)) in instruction.outputs.iter().zip(&m.parts).enumerate() {
-                            let elements = m.cut(part, piece);
-                            let end = start + ty.resized(elements.len()).wire_bytes() as usize;
+                        for (b, (elements, bytes)) in instruction.outputs.iter().zip(m.shares(piece)) {
+                            let end = start + bytes;
                             if !elements.is_empty() {
                                 lane.seal(*b, *number, elements, (payload.clone(), start..end));
                             }

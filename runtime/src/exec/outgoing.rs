@@ -13,12 +13,9 @@ pub type Parts<'a> = Vec<Vec<Piece<&'a mut [u8]>>>;
 
 /// The message that is sent next.
 pub fn next_message(steps: &[Step], code: &[Instruction]) -> Option<usize> {
-    steps.iter().find_map(|step| match step {
-        Step::One(index) | Step::Piece { index, .. } => match code[*index].inst {
-            Inst::Send { message } => Some(message as usize),
-            _ => None,
-        },
-        Step::Fused(_) | Step::Rows { .. } => None,
+    steps.iter().filter_map(Step::single).find_map(|index| match code[index].inst {
+        Inst::Send { message } => Some(message as usize),
+        _ => None,
     })
 }
 
@@ -54,9 +51,7 @@ impl<'a> Outgoing<'a> {
             let Some(frame) = frame else { continue };
             let mut rest = &mut frame[Header::BYTES..];
             for lane in &mut lanes {
-                for (part, ty) in self.message.parts.iter().enumerate() {
-                    let elements = self.message.cut(part, piece);
-                    let bytes = ty.resized(elements.len()).wire_bytes() as usize;
+                for (part, (elements, bytes)) in self.message.shares(piece).enumerate() {
                     let (bytes, behind) = std::mem::take(&mut rest).split_at_mut(bytes);
                     rest = behind;
                     let wanted = some.iter().position(|(_, wanted)| *wanted == part).filter(|_| !elements.is_empty());

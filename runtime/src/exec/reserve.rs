@@ -103,8 +103,7 @@ impl Rehearsal<'_> {
     /// Bytes of the pieces of a message that a step sends or receives, in all lanes.
     fn payloads(&self, message: u32, step: &Step) -> Vec<usize> {
         let Some(m) = self.fixed.program.messages.get(message as usize) else { return Vec::new() };
-        let pieces = if let Step::Piece { piece, .. } = step { *piece..piece + 1 } else { 0..m.pieces() };
-        pieces.map(|piece| self.lanes * m.piece_bytes(piece) as usize).collect()
+        step.pieces(m).map(|piece| self.lanes * m.piece_bytes(piece) as usize).collect()
     }
 
     fn make(&mut self, b: BufferId) {

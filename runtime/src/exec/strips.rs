@@ -166,7 +166,7 @@ impl<'a, E: Element> Task<'a, E> {
                 let all = part();
                 let (mut clean, mut done) = (true, 0);
                 for piece in pieces {
-                    let here = all.start.max(piece.elements.start)..all.end.min(piece.elements.end);
+                    let here = piece.within(&all);
                     if here.is_empty() {
                         continue;
                     }

@@ -55,6 +55,22 @@ impl Step {
             Step::Fused(fused) => &fused.instructions,
         }
     }
+
+    /// The instruction of a step that has but one.
+    pub fn single(&self) -> Option<usize> {
+        match self {
+            Step::One(index) | Step::Piece { index, .. } | Step::Rows { index, .. } => Some(*index),
+            Step::Fused(_) => None,
+        }
+    }
+
+    /// The pieces of a message that a step sends or receives.
+    pub fn pieces(&self, message: &Message) -> Range<usize> {
+        match self {
+            Step::Piece { piece, .. } => *piece..piece + 1,
+            _ => 0..message.pieces(),
+        }
+    }
 }
 
 /// Instructions that run strip by strip.

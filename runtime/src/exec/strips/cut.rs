@@ -117,7 +117,7 @@ impl Packed<'_> {
     pub fn pack<E: Element>(&mut self, ty: Type, strip: &Strip, from: Data<'_, E>) {
         let all = &strip.elements;
         for piece in &mut self.pieces {
-            let part = all.start.max(piece.elements.start)..all.end.min(piece.elements.end);
+            let part = piece.within(all);
             if part.is_empty() {
                 continue;
             }
