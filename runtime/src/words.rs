@@ -14,12 +14,15 @@ use rayon::prelude::*;
 const KEPT: usize = 1 << 26;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
+/// Words of a cache line, where memory begins: a load of a whole line from elsewhere takes two.
+const LINE: usize = 8;
 
 /// 64-bit words; erased, now or with all that is kept. There is no `Debug`.
 #[derive(Default)]
 pub struct Words {
-    /// At least `len` words.
+    /// At least `start + len` words.
     all: Vec<u64>,
+    start: usize,
     len: usize,
 }
 
@@ -93,46 +96,52 @@ impl Words {
     /// `len` zeros.
     pub fn zeros(len: usize) -> Words {
         match kept(len) {
-            Some(mut all) => {
-                all[..len].fill(0);
-                Words { all, len }
+            Some(all) => {
+                let mut words = Words::within(all, len);
+                words.fill(0);
+                words
             }
-            None => Words { all: vec![0; len], len },
+            None => Words::fresh(len),
         }
     }
 
     /// `len` words of any content, to be written before they are read.
     pub fn any(len: usize) -> Words {
-        let mut all = kept(len).unwrap_or_else(|| vec![0; len]);
+        let mut words = kept(len).map_or_else(|| Words::fresh(len), |all| Words::within(all, len));
         // So that tests notice who reads them.
         if cfg!(debug_assertions) {
-            all.fill(0xa5a5_a5a5_a5a5_a5a5);
+            words.fill(0xa5a5_a5a5_a5a5_a5a5);
         }
-        Words { all, len }
+        words
+    }
+
+    /// `len` words of new memory, which are zeros.
+    fn fresh(len: usize) -> Words {
+        Words::within(vec![0; len + LINE - 1], len)
+    }
+
+    /// `len` words from the first line on.
+    fn within(all: Vec<u64>, len: usize) -> Words {
+        let start = all.as_ptr().align_offset(LINE * size_of::<u64>()).min(LINE - 1);
+        Words { all, start, len }
     }
 }
 
 fn kept(len: usize) -> Option<Vec<u64>> {
-    if len < SMALL { None } else { pool().take(len) }
-}
-
-impl From<Vec<u64>> for Words {
-    fn from(all: Vec<u64>) -> Words {
-        Words { len: all.len(), all }
-    }
+    if len < SMALL { None } else { pool().take(len + LINE - 1) }
 }
 
 impl Deref for Words {
     type Target = [u64];
 
     fn deref(&self) -> &[u64] {
-        &self.all[..self.len]
+        &self.all[self.start..][..self.len]
     }
 }
 
 impl DerefMut for Words {
     fn deref_mut(&mut self) -> &mut [u64] {
-        &mut self.all[..self.len]
+        &mut self.all[self.start..][..self.len]
     }
 }
 
@@ -163,8 +172,9 @@ mod tests {
 
     #[test]
     fn zeros_are_zeros_whatever_was_there() {
-        for len in [3, 1000, 1 << 18] {
+        for len in [0, 3, 1000, 1 << 18] {
             let mut first = Words::any(len);
+            assert!(first.len() == len && first.as_ptr().addr().is_multiple_of(64));
             first.fill(7);
             drop(first);
             assert!(Words::zeros(len).iter().all(|w| *w == 0));

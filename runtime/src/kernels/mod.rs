@@ -28,7 +28,7 @@ use bcc_ir::program::{BlockMap, Source};
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use conv::{Tile, whole_is_faster};
+use conv::{Portable, Products, Tile, faster_last};
 
 use crate::element::Element;
 
@@ -239,15 +239,16 @@ pub fn best() -> KernelSet {
 
 /// For each instruction set the sets that are compiled for it, if the processor has it, the fastest last.
 const INSTRUCTION_SETS: &[fn() -> Vec<KernelSet>] = &[
-    || either_way(|whole| Some(conv::Portable { whole })),
+    // So that tests on every machine cover how bytes are laid out.
+    #[cfg(test)]
+    || sets([Portable(Products::Bytes)]),
+    || sets(faster_last(Portable(Products::Digits), Portable(Products::Whole))),
     #[cfg(target_arch = "x86_64")]
-    || either_way(conv::Avx2::new),
+    || sets(conv::Avx2::all()),
     #[cfg(target_arch = "x86_64")]
-    || either_way(conv::Avx512::new),
+    || sets(conv::Avx512::all()),
 ];
 
-/// The sets of an instruction set that multiply digits and whole integers, the faster one last.
-fn either_way<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(tile: impl Fn(bool) -> Option<K>) -> Vec<KernelSet> {
-    let whole_last = tile(true).is_some_and(|tile| whole_is_faster(&tile));
-    [!whole_last, whole_last].into_iter().filter_map(tile).map(KernelSet::of_tile).collect()
+fn sets<K: Tile + Kernels<u32> + Kernels<u64> + 'static>(tiles: impl IntoIterator<Item = K>) -> Vec<KernelSet> {
+    tiles.into_iter().map(KernelSet::of_tile).collect()
 }

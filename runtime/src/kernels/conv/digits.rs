@@ -1,15 +1,20 @@
 //! Integers modulo `2^k` as signed digits of at most 16 bits, and the products of digits that make a
-//! product; or as they are, where the processor multiplies 32 bits as fast.
+//! product; or as their bytes, where the processor multiplies whole tiles of those; or as they are, where it multiplies
+//! 32 bits as fast.
 //!
 //! `v = sum of d_i 2^(p_i)` and `w = sum of e_j 2^(q_j)`, modulo `2^k`, so `v w` is the sum of
 //! `d_i e_j 2^(p_i + q_j)` over the pairs with `p_i + q_j < k`. Processors multiply 16-bit integers at
 //! many times the rate of 64-bit ones, but sum them up in 32 bits. That is enough where
 //! `k - (p_i + q_j) <= 32`, since the sum counts modulo that power of two only; where it is not, digits are
 //! so narrow that the sum over [`SLICE`] products of each pair stays below `2^31`.
+//!
+//! Bytes have no sign but the higher one of weights of 16 bits. Sums of at most eight pairs over a slice of them stay below
+//! `2^31` too, so all are exact.
 
 use std::sync::OnceLock;
 
-use super::tile::Pair;
+use super::matrix::MOST;
+use super::tile::{BYTE_SUMS, ByteStep, Pair, Products};
 use crate::element::Element;
 
 /// Products that are summed up in 32 bits, for each pair of digits.
@@ -53,23 +58,6 @@ impl Split {
         (self.start(digit), u64::MAX >> (64 - width), if last { 0 } else { 1 << (width - 1) })
     }
 
-    /// Writes digit number `digit` of every value; `to` is as long as `values`.
-    #[inline(always)]
-    pub fn write<E: Element>(&self, digit: usize, values: &[E], to: &mut [i16]) {
-        let (bias, (start, mask, half)) = (self.bias(), self.cut(digit));
-        if start <= WIDEST {
-            // Within the lower half, which is what carries come from.
-            let (bias, mask) = (bias as u32, mask as u32);
-            for (y, v) in to.iter_mut().zip(values) {
-                *y = ((v.low().wrapping_add(bias) >> start & mask) as u16).wrapping_sub(half) as i16;
-            }
-        } else {
-            for (y, v) in to.iter_mut().zip(values) {
-                *y = (((v.plus(E::of(bias)) >> start).low() & mask as u32) as u16).wrapping_sub(half) as i16;
-            }
-        }
-    }
-
     /// Whether values of at most 32 bits are cut into halves.
     fn halves(&self) -> bool {
         matches!(self.widths[..], [WIDEST, ..=WIDEST])
@@ -91,7 +79,7 @@ impl Split {
         let mask = mask as u32;
         let words = |values: &[E; N]| -> [u32; N] {
             if start <= WIDEST {
-                // As in `write`.
+                // Within the lower half, which is what carries come from.
                 values.map(|v| v.low().wrapping_add(bias as u32) >> start)
             } else {
                 values.map(|v| (v.plus(E::of(bias)) >> start).low())
@@ -129,8 +117,10 @@ pub struct Scheme {
     /// Terms that count modulo `2^32` at most, by their exponents. No exponent is 32 or more above the first:
     /// all can be added up in 32 bits.
     pub wrapping: Vec<Term>,
-    /// Operands are not taken apart: they have 32 bits at most.
-    pub whole: bool,
+    /// What operands are taken apart to.
+    pub products: Products,
+    /// The products of bytes.
+    pub windows: Vec<Window>,
 }
 
 impl Scheme {
@@ -148,7 +138,27 @@ impl Scheme {
         WHOLE.get_or_init(|| {
             let split = Split { widths: vec![32] };
             let wrapping = vec![Term { shift: 0, pairs: vec![[0, 0]] }];
-            Scheme { left: split.clone(), right: split, exact: Vec::new(), wrapping, whole: true }
+            let (exact, products, windows) = (Vec::new(), Products::Whole, Vec::new());
+            Scheme { left: split.clone(), right: split, exact, wrapping, products, windows }
+        })
+    }
+
+    /// As [`of`](Self::of), for operands that are taken apart to bytes.
+    pub fn of_bytes(bits: u8, narrow: bool) -> &'static Scheme {
+        static ALL: [[OnceLock<Scheme>; MOST + 1]; 2] = [const { [const { OnceLock::new() }; MOST + 1] }; 2];
+        let right = usize::from(bits.clamp(1, 64).div_ceil(8));
+        let signed = narrow && bits > WIDEST;
+        ALL[usize::from(signed)][right].get_or_init(|| {
+            let left = if signed { 2 } else { right };
+            let split = |bytes| Split { widths: vec![8; bytes] };
+            Scheme {
+                left: split(left),
+                right: split(right),
+                exact: Vec::new(),
+                wrapping: Vec::new(),
+                products: Products::Bytes,
+                windows: (0..right).step_by(BYTE_SUMS).map(|first| Window::new(left, signed, right, first)).collect(),
+            }
         })
     }
 
@@ -174,7 +184,7 @@ impl Scheme {
         }
         terms.sort_unstable_by_key(|t| t.shift);
         let (exact, wrapping) = terms.into_iter().partition(|t| bits - t.shift > 32);
-        Scheme { left, right, exact, wrapping, whole: false }
+        Scheme { left, right, exact, wrapping, products: Products::Digits, windows: Vec::new() }
     }
 
     /// What is least where it is best: the number of pairs, then that of terms.
@@ -193,6 +203,41 @@ impl Scheme {
             let largest = |[i, j]: &[usize; 2]| 1u64 << (self.left.widths[*i] - 1 + self.right.widths[*j] - 1);
             t.pairs.iter().map(largest).sum::<u64>() * (SLICE as u64) < 1 << 31
         })
+    }
+}
+
+/// Products of bytes of some exponents, which are summed up side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The products.
+    pub steps: Vec<ByteStep>,
+    /// Exponent of the first sum.
+    pub shift: u8,
+    /// Whether it is that of all sums, not 8 more for each: one exponent alone has all sums, so that additions need not
+    /// wait for each other.
+    pub same: bool,
+}
+
+impl Window {
+    /// The products of `left` and `right` bytes whose exponent is one of [`BYTE_SUMS`] from `8 first` on, and below
+    /// `8 right`; if `signed` the highest byte of the left has a sign.
+    fn new(left: usize, signed: bool, right: usize, first: usize) -> Window {
+        let same = first + 1 == right;
+        let step = |j: usize| {
+            let mut step = ByteStep { right: j, left: first as isize - j as isize, unsigned: 0, signed: 0 };
+            let turn = if same { j % BYTE_SUMS } else { 0 };
+            step.left -= turn as isize;
+            for k in (0..BYTE_SUMS).filter(|k| first + k < right) {
+                match (first + k).checked_sub(j) {
+                    Some(i) if signed && i + 1 == left => step.signed |= 1 << (k + turn),
+                    Some(i) if i < left => step.unsigned |= 1 << (k + turn),
+                    _ => {}
+                }
+            }
+            step
+        };
+        let steps = (0..right).map(step).filter(|s| s.unsigned | s.signed != 0).collect();
+        Window { steps, shift: 8 * first as u8, same }
     }
 }
 
@@ -242,9 +287,11 @@ mod tests {
                 let values = values(bits);
                 let mut sums = vec![0u64; values.len()];
                 for d in 0..split.len() {
-                    let mut digits = vec![0; values.len()];
-                    split.write(d, &values, &mut digits);
-                    for (sum, digit) in sums.iter_mut().zip(digits) {
+                    for (sum, value) in sums.iter_mut().zip(&values) {
+                        let [both] = split.pairs(d, &[*value], &[!*value]);
+                        let [other] = split.pairs(d, &[!*value], &[*value]);
+                        assert_eq!(both, other.rotate_left(16));
+                        let digit = both as i16;
                         let half = 1i32 << (split.widths[d] - 1);
                         assert!(d + 1 == split.len() || (-half..half).contains(&digit.into()), "{bits}: {split:?}");
                         *sum = sum.wrapping_add((i64::from(digit) as u64) << split.start(d));
@@ -269,6 +316,34 @@ mod tests {
                 assert_eq!(seen.len(), count);
                 let shifts: Vec<u8> = scheme.wrapping.iter().map(|t| t.shift).collect();
                 assert!(shifts.is_sorted() && shifts.iter().all(|s| s - shifts[0] < 32 && bits - s <= 32));
+            }
+        }
+    }
+
+    #[test]
+    fn every_pair_of_bytes_that_counts() {
+        for bits in 1..=64u8 {
+            for narrow in [false, true] {
+                let scheme = Scheme::of_bytes(bits, narrow);
+                let mut seen = Vec::new();
+                for window in &scheme.windows {
+                    for (step, k) in window.steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
+                        let (unsigned, signed) = (step.unsigned >> k & 1 == 1, step.signed >> k & 1 == 1);
+                        let i = (step.left + k as isize) as usize;
+                        if unsigned || signed {
+                            let more = if window.same { 0 } else { k };
+                            assert_eq!(i + step.right, usize::from(window.shift / 8) + more);
+                            assert_eq!(signed, narrow && bits > WIDEST && i == 1);
+                            assert!(!(unsigned && signed));
+                            seen.push([i, step.right]);
+                        }
+                    }
+                }
+                let all = (0..scheme.left.len()).flat_map(|i| (0..scheme.right.len()).map(move |j| [i, j]));
+                let mut want: Vec<[usize; 2]> = all.filter(|[i, j]| 8 * (i + j) < usize::from(bits)).collect();
+                seen.sort_unstable();
+                want.sort_unstable();
+                assert_eq!(seen, want, "{bits} bits");
             }
         }
     }

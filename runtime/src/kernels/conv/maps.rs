@@ -1,30 +1,32 @@
-//! Input maps as planes of digits, gathered tile by tile.
+//! Input maps as planes of entries, gathered tile by tile.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 
 use super::digits::Split;
-use super::matrix::Digit;
-use super::right::TILE;
+use super::matrix::{DEEPEST, Digit, MOST};
+use super::right::{TILE, block_at, columns};
 use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
-/// The maps of some channels, one plane for each digit: padded, the columns of a row sorted by their
-/// residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
+/// The maps of groups of as many channels as an entry has digits, one plane for each digit: padded, the columns of a row
+/// sorted by their residue modulo the horizontal stride, so that what neighbouring outputs read lies side by side.
 pub struct Maps<D> {
-    planes: Scratch<D>,
+    planes: Scratch<Pair>,
     digits: usize,
-    /// Elements of all maps in one digit's plane.
+    /// Entries of all maps in one digit's plane.
     plane: usize,
-    /// First element of every row of the right matrix, for the first output pixel.
+    /// First entry of every row of the right matrix, for the first output pixel.
     taps: Vec<usize>,
     /// Distance between output rows.
     row: usize,
     /// Width of the output.
     width: usize,
+    of: PhantomData<D>,
 }
 
 /// Neighbouring pixels of a panel, up to the next run or the panel's end.
@@ -36,10 +38,10 @@ struct Run {
 }
 
 impl<D: Digit> Maps<D> {
-    /// Words of memory that the digits of `channels` maps take.
+    /// Words of memory that the entries of `channels` maps take.
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
         let map = rows_and_columns(shape).iter().product::<usize>() * shape.window.stride[1];
-        (size_of::<D>() * (split.len() * channels * map + TILE)).div_ceil(8)
+        (size_of::<Pair>() * (split.len() * channels.div_ceil(D::DEPTH) * map + TILE)).div_ceil(8)
     }
 
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
@@ -51,24 +53,31 @@ impl<D: Digit> Maps<D> {
         let [dilation_y, dilation_x] = shape.window.dilation;
         let [height, across] = rows_and_columns(shape);
         let map = height * step_x * across;
-        let plane = channels * map;
+        let deep = channels.div_ceil(D::DEPTH);
+        let plane = deep * map;
         let mut planes = Scratch::any(split.len() * plane + TILE);
-        let columns = Columns { split, left, width: in_w, step: step_x, across };
-        planes[..split.len() * plane].par_chunks_exact_mut(map.max(1)).enumerate().for_each(|(i, to)| {
-            let x = &x[i % channels * in_h * in_w..][..in_h * in_w];
-            tile.run(OneMap { columns, digit: i / channels, x, top, to });
+        let layout = Layout { split, left, width: in_w, step: step_x, across };
+        // Plane by plane, of which the same maps of all digits are a task.
+        let mut tasks: Vec<Vec<&mut [Pair]>> = (0..deep).map(|_| Vec::with_capacity(split.len())).collect();
+        for (i, to) in planes[..split.len() * plane].chunks_exact_mut(map.max(1)).enumerate() {
+            tasks[i % deep].push(to);
+        }
+        tasks.into_par_iter().enumerate().for_each(|(i, to)| {
+            let x = x.get(i * D::DEPTH * in_h * in_w..).unwrap_or_default();
+            tile.run(OneMap::<D, E> { layout, x, map: in_h * in_w, top, to, of: PhantomData });
         });
-        let tap = |depth: usize| {
-            let (c, ky, kx) = (depth / (kh * kw), depth / kw % kh * dilation_y, depth % kw * dilation_x);
+        let tap = |entry: usize| {
+            let (c, ky, kx) = (entry / (kh * kw), entry / kw % kh * dilation_y, entry % kw * dilation_x);
             c * map + (ky * step_x + kx % step_x) * across + kx / step_x
         };
         Maps {
             planes,
             digits: split.len(),
             plane,
-            taps: (0..channels * kh * kw).map(tap).collect(),
+            taps: (0..deep * kh * kw).map(tap).collect(),
             row: step_y * step_x * across,
             width: shape.output().map_or(1, |[_, w]| w),
+            of: PhantomData,
         }
     }
 
@@ -76,29 +85,22 @@ impl<D: Digit> Maps<D> {
     #[inline(always)]
     pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
         let (slice, panels) = (entries.len(), self.panels(first, count));
-        // The second row of a last pair of which there is but one.
-        let zeros = [D::zeroed(); COLUMNS];
-        let mut rows = [[D::zeroed(); 2 * COLUMNS]; 2];
-        for (i, p) in entries.enumerate() {
-            let taps = &self.taps[D::DEPTH * p..];
-            let taps = [taps.first(), taps.get(1).filter(|_| D::DEPTH > 1)];
+        let group = D::group(slice);
+        let mut row = [0; 2 * COLUMNS];
+        for (i, tap) in self.taps.iter().skip(entries.start).take(slice).enumerate() {
             for digit in 0..self.digits {
                 let plane = &self.planes[digit * self.plane..];
+                let from = |run: &Run| -> &[Pair; COLUMNS] {
+                    plane[tap + run.from..].first_chunk().expect("planes have a tile more than their maps")
+                };
                 for (panel, runs) in panels.iter().enumerate() {
-                    let mut deep = [&zeros; 2];
-                    for ((row, part), tap) in rows.iter_mut().zip(&mut deep).zip(taps) {
-                        let Some(tap) = tap else { continue };
-                        let from = |run: &Run| -> &[D; COLUMNS] {
-                            plane[tap + run.from..].first_chunk().expect("planes have a tile more than their maps")
-                        };
-                        *part = if let [run] = &runs[..] {
-                            from(run)
-                        } else {
-                            runs.iter().for_each(|run| row[run.at..][..COLUMNS].copy_from_slice(from(run)));
-                            row.first_chunk().expect("a row has two panels")
-                        };
+                    let to = &mut to[block_at(group, self.digits, panel * slice, i) + digit * group];
+                    if let [run] = &runs[..] {
+                        *to = *from(run);
+                    } else {
+                        runs.iter().for_each(|run| row[run.at..][..COLUMNS].copy_from_slice(from(run)));
+                        *to = *row.first_chunk().expect("a row has two panels");
                     }
-                    to[(digit * panels.len() + panel) * slice + i] = D::entries(deep);
                 }
             }
         }
@@ -127,7 +129,7 @@ fn rows_and_columns(shape: &ConvShape) -> [usize; 2] {
 
 /// How the rows of a map are laid out.
 #[derive(Clone, Copy)]
-struct Columns<'a> {
+struct Layout<'a> {
     split: &'a Split,
     left: usize,
     width: usize,
@@ -135,31 +137,47 @@ struct Columns<'a> {
     across: usize,
 }
 
-/// A digit of one map, with its padding.
+/// All digits of the maps of an entry, with their padding.
 struct OneMap<'a, D, E> {
-    columns: Columns<'a>,
-    digit: usize,
+    layout: Layout<'a>,
+    /// The first one's pixels, and what follows.
     x: &'a [E],
+    /// Pixels of each.
+    map: usize,
     /// Rows of padding above.
     top: usize,
-    to: &'a mut [D],
+    /// A plane for each digit.
+    to: Vec<&'a mut [Pair]>,
+    of: PhantomData<D>,
 }
 
 impl<D: Digit, E: Element> Job for OneMap<'_, D, E> {
     #[inline(always)]
-    fn work(self) {
-        let Columns { split, left, width, step, across } = self.columns;
-        let mut digits = Scratch::<D>::any(width);
-        if self.to.len() > self.x.len() {
-            self.to.fill(D::zeroed());
+    fn work(mut self) {
+        let Layout { split, left, width, step, across } = self.layout;
+        if self.to.iter().any(|to| to.len() > self.map) {
+            self.to.iter_mut().for_each(|to| to.fill(0));
         }
-        for (x, to) in self.x.chunks_exact(width).zip(self.to.chunks_exact_mut(step * across).skip(self.top)) {
-            if step == 1 {
-                D::write(split, self.digit, x, &mut to[left..left + width]);
-            } else {
-                D::write(split, self.digit, x, &mut digits);
-                for (i, v) in digits.iter().enumerate() {
-                    to[(left + i) % step * across + (left + i) / step] = *v;
+        let (zeros, mut entries) = ([E::ZERO; COLUMNS], [[0; COLUMNS]; MOST]);
+        for y in 0..self.map / width {
+            let start = (self.top + y) * step * across;
+            for x in (0..width).step_by(COLUMNS) {
+                let n = COLUMNS.min(width - x);
+                let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
+                let mut rows = [&zeros; DEEPEST];
+                for (c, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
+                    *row = columns(self.x, c * self.map + y * width + x, spare);
+                }
+                D::cut(split, rows, &mut entries, 1);
+                for (to, entries) in self.to.iter_mut().zip(&entries) {
+                    let to = &mut to[start..][..step * across];
+                    if step == 1 {
+                        to[left + x..][..n].copy_from_slice(&entries[..n]);
+                    } else {
+                        for (i, v) in entries[..n].iter().enumerate() {
+                            to[(left + x + i) % step * across + (left + x + i) / step] = *v;
+                        }
+                    }
                 }
             }
         }

@@ -1,92 +1,263 @@
-//! What an entry of the product's matrices holds: two digits that follow each other in depth, or a whole integer.
+//! What an entry of the product's matrices holds: a whole integer, or two or four digits that follow each other in
+//! depth.
 
-use bytemuck::Pod;
-
-use super::digits::{SLICE, Split};
-use super::tile::{COLUMNS, Pair, pair};
+use super::digits::{SLICE, Scheme, Split, Term};
+use super::target::Place;
+use super::tile::{BYTE_ROWS, ByteSums, COLUMNS, GROUP, Pair, ROWS, Tile};
 use crate::element::Element;
 
-/// A digit, or a whole integer. All functions are compiled for the instruction set of the job that calls them.
-pub trait Digit: Pod + Send + Sync {
+/// Most digits of an entry.
+pub const DEEPEST: usize = 4;
+/// Most digits of an operand: bytes of 64 bits.
+pub const MOST: usize = 8;
+
+/// A slice of one panel of rows, and of one block of columns: digit after digit of every
+/// [group](Digit::group) of entries.
+#[derive(Clone, Copy)]
+pub struct Operands<'a> {
+    /// Rows, as [`Digit::left_at`] has them.
+    pub left: &'a [Pair],
+    /// Columns.
+    pub right: &'a [[Pair; COLUMNS]],
+}
+
+/// A whole integer, or the type of a digit. All functions are compiled for the instruction set of the job that calls
+/// them.
+pub trait Digit: Send + Sync {
     /// Digits of an entry.
     const DEPTH: usize;
+    /// Rows of a panel.
+    const ROWS: usize;
     /// Entries of a slice of the depth.
     const ENTRIES: usize;
+    /// The depth is a multiple of so many entries.
+    const WHOLE: usize;
+    /// Whether a panel of rows stays in the caches while the columns change, not the other way round.
+    const KEEPS_ROWS: bool;
 
-    /// Digit number `digit` of every value.
-    fn write<E: Element>(split: &Split, digit: usize, values: &[E], to: &mut [Self]);
+    /// Entries of a slice of `entries` that lie together, behind which come the next digit's.
+    fn group(entries: usize) -> usize;
 
-    /// An entry of up to [`DEPTH`](Self::DEPTH) digits.
-    fn entry(digits: &[Self]) -> Pair;
+    /// Where a row's entry is in a group of so many.
+    fn left_at(group: usize, entry: usize, row: usize) -> usize;
 
-    /// Entries of columns: rows of digits, of which there are [`DEPTH`](Self::DEPTH).
-    fn entries(rows: [&[Self; COLUMNS]; 2]) -> [Pair; COLUMNS];
+    /// Entries of columns, whose digits are of the first [`DEPTH`](Self::DEPTH) rows: digit `d` goes to
+    /// `to[d * step]`.
+    fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize);
 
-    /// As [`entries`](Self::entries), of digit number `digit` of elements.
-    fn cut<E: Element>(split: &Split, digit: usize, rows: [&[E; COLUMNS]; 2]) -> [Pair; COLUMNS];
-
-    /// The products of two entries' digits added up, modulo `2^32`.
-    fn product(left: Pair, right: Pair) -> i32;
+    /// Adds the product of operands to a place of the result.
+    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>);
 }
 
 impl Digit for i16 {
     const DEPTH: usize = 2;
+    const ROWS: usize = ROWS;
     const ENTRIES: usize = SLICE / 2;
+    const WHOLE: usize = 1;
+    const KEEPS_ROWS: bool = false;
 
     #[inline(always)]
-    fn write<E: Element>(split: &Split, digit: usize, values: &[E], to: &mut [Self]) {
-        split.write(digit, values, to);
+    fn group(entries: usize) -> usize {
+        entries
     }
 
     #[inline(always)]
-    fn entry(digits: &[Self]) -> Pair {
-        pair(digits[0], digits.get(1).copied().unwrap_or(0))
+    fn left_at(_group: usize, entry: usize, row: usize) -> usize {
+        entry * ROWS + row
     }
 
     #[inline(always)]
-    fn entries([first, second]: [&[Self; COLUMNS]; 2]) -> [Pair; COLUMNS] {
-        std::array::from_fn(|i| pair(first[i], second[i]))
+    fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize) {
+        for digit in 0..split.len() {
+            to[digit * step] = split.pairs(digit, rows[0], rows[1]);
+        }
     }
 
     #[inline(always)]
-    fn cut<E: Element>(split: &Split, digit: usize, [first, second]: [&[E; COLUMNS]; 2]) -> [Pair; COLUMNS] {
-        split.pairs(digit, first, second)
-    }
-
-    #[inline(always)]
-    fn product(left: Pair, right: Pair) -> i32 {
-        let halves = |p: Pair| (i32::from(p as i16), i32::from((p >> 16) as i16));
-        let ((l0, l1), (r0, r1)) = (halves(left), halves(right));
-        (l0 * r0).wrapping_add(l1 * r1)
+    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
+        add_terms::<Self, T, E>(tile, scheme, operands, place);
     }
 }
 
 impl Digit for u32 {
     const DEPTH: usize = 1;
+    const ROWS: usize = ROWS;
     const ENTRIES: usize = SLICE;
+    const WHOLE: usize = 1;
+    const KEEPS_ROWS: bool = false;
 
     #[inline(always)]
-    fn write<E: Element>(_split: &Split, _digit: usize, values: &[E], to: &mut [Self]) {
-        to.iter_mut().zip(values).for_each(|(y, v)| *y = v.low());
+    fn group(entries: usize) -> usize {
+        entries
     }
 
     #[inline(always)]
-    fn entry(digits: &[Self]) -> Pair {
-        digits[0]
+    fn left_at(_group: usize, entry: usize, row: usize) -> usize {
+        entry * ROWS + row
     }
 
     #[inline(always)]
-    fn entries([row, _]: [&[Self; COLUMNS]; 2]) -> [Pair; COLUMNS] {
-        *row
+    fn cut<E: Element>(_split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], _step: usize) {
+        to[0] = rows[0].map(E::low);
     }
 
     #[inline(always)]
-    fn cut<E: Element>(_split: &Split, _digit: usize, [row, _]: [&[E; COLUMNS]; 2]) -> [Pair; COLUMNS] {
-        row.map(E::low)
+    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
+        add_terms::<Self, T, E>(tile, scheme, operands, place);
+    }
+}
+
+impl Digit for u8 {
+    const DEPTH: usize = 4;
+    const ROWS: usize = BYTE_ROWS;
+    const ENTRIES: usize = 4 * GROUP;
+    const WHOLE: usize = GROUP;
+    const KEEPS_ROWS: bool = true;
+
+    #[inline(always)]
+    fn group(_entries: usize) -> usize {
+        GROUP
     }
 
     #[inline(always)]
-    fn product(left: Pair, right: Pair) -> i32 {
-        left.wrapping_mul(right) as i32
+    fn left_at(group: usize, entry: usize, row: usize) -> usize {
+        row * group + entry
+    }
+
+    #[inline(always)]
+    fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize) {
+        for first in (0..split.len()).step_by(4) {
+            let mut words = [[0; COLUMNS]; 4];
+            for (words, row) in words.iter_mut().zip(rows) {
+                for (word, v) in words.iter_mut().zip(row) {
+                    *word = (*v >> (8 * first as u8)).low();
+                }
+            }
+            let bytes = transposed(&words);
+            for (digit, entries) in bytes.iter().enumerate().take(split.len() - first) {
+                to[(first + digit) * step] = *entries;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
+        let mut sums = ByteSums::zeros();
+        for (i, window) in scheme.windows.iter().enumerate() {
+            tile.multiply_bytes(&window.steps, [scheme.left.len(), scheme.right.len()], operands, &mut sums);
+            for row in 0..place.rows() {
+                place.add(row, place.first() && i == 0, tile.join_bytes(&sums, row, window));
+            }
+        }
+    }
+}
+
+/// The bytes of four rows of words: entry `d` holds byte `d` of all four. Two rows are merged, then two of those; loop by
+/// loop, as compilers make vectors of such.
+#[inline(always)]
+fn transposed([a, b, c, d]: &[[u32; COLUMNS]; 4]) -> [[Pair; COLUMNS]; 4] {
+    /// Bytes 0 and 2 of two words, or their bytes 1 and 3.
+    #[inline(always)]
+    fn bytes<const ODD: bool>(x: &[u32; COLUMNS], y: &[u32; COLUMNS]) -> [u32; COLUMNS] {
+        const EVEN: u32 = 0x00ff_00ff;
+        let mut out = [0; COLUMNS];
+        for i in 0..COLUMNS {
+            out[i] = if ODD { x[i] >> 8 & EVEN | y[i] & !EVEN } else { x[i] & EVEN | (y[i] & EVEN) << 8 };
+        }
+        out
+    }
+    /// The low halves of two words, or the high ones.
+    #[inline(always)]
+    fn halves<const HIGH: bool>(x: &[u32; COLUMNS], y: &[u32; COLUMNS]) -> [u32; COLUMNS] {
+        let mut out = [0; COLUMNS];
+        for i in 0..COLUMNS {
+            out[i] = if HIGH { x[i] >> 16 | y[i] & 0xffff_0000 } else { x[i] & 0xffff | y[i] << 16 };
+        }
+        out
+    }
+    let even = [bytes::<false>(a, b), bytes::<false>(c, d)];
+    let odd = [bytes::<true>(a, b), bytes::<true>(c, d)];
+    [
+        halves::<false>(&even[0], &even[1]),
+        halves::<false>(&odd[0], &odd[1]),
+        halves::<true>(&even[0], &even[1]),
+        halves::<true>(&odd[0], &odd[1]),
+    ]
+}
+
+/// Sums of pairs of digits by their exponents, or of whole integers.
+#[inline(always)]
+fn add_terms<D: Digit, T: Tile, E: Element>(
+    tile: &T,
+    scheme: &Scheme,
+    Operands { left, right }: Operands<'_>,
+    place: &Place<'_, E>,
+) {
+    let entries = right.len() / scheme.right.len();
+    let left = left.as_chunks::<ROWS>().0;
+    let add = |term: &Term, sums: &mut [[i32; COLUMNS]; ROWS]| {
+        for &[l, r] in &term.pairs {
+            let (left, right) = (&left[l * entries..][..entries], &right[r * entries..][..entries]);
+            tile.multiply::<D>(left, right, place.columns(), sums);
+        }
+    };
+    let mut sums = [[E::ZERO; COLUMNS]; ROWS];
+    for term in &scheme.exact {
+        let mut part = [[0i32; COLUMNS]; ROWS];
+        add(term, &mut part);
+        shift_in(&mut sums, &part, term.shift);
+    }
+    if let Some((first, rest)) = scheme.wrapping.split_first() {
+        let mut low = [[0i32; COLUMNS]; ROWS];
+        add(first, &mut low);
+        for term in rest {
+            let mut part = [[0i32; COLUMNS]; ROWS];
+            add(term, &mut part);
+            let shift = term.shift - first.shift;
+            for (y, p) in low.iter_mut().zip(&part) {
+                y.iter_mut().zip(p).for_each(|(y, p)| *y = y.wrapping_add(p << shift));
+            }
+        }
+        shift_in(&mut sums, &low, first.shift);
+    }
+    for (row, sums) in sums.into_iter().enumerate().take(place.rows()) {
+        place.add(row, place.first(), sums);
+    }
+}
+
+/// `sums += part 2^shift`.
+#[inline(always)]
+fn shift_in<E: Element>(sums: &mut [[E; COLUMNS]; ROWS], part: &[[i32; COLUMNS]; ROWS], shift: u8) {
+    for (y, p) in sums.iter_mut().zip(part) {
+        y.iter_mut().zip(p).for_each(|(y, p)| *y = y.plus(E::signed(*p) << shift));
+    }
+}
+
+/// The products of two entries' digits added up, modulo `2^32`: of a whole integer, or of two digits.
+#[inline(always)]
+pub fn product<D: Digit>(left: Pair, right: Pair) -> i32 {
+    if D::DEPTH == 1 {
+        return left.wrapping_mul(right) as i32;
+    }
+    let halves = |p: Pair| (i32::from(p as i16), i32::from((p >> 16) as i16));
+    let ((l0, l1), (r0, r1)) = (halves(left), halves(right));
+    (l0 * r0).wrapping_add(l1 * r1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_four_rows() {
+        let row = |r: u32| {
+            std::array::from_fn(|i| u32::from_le_bytes([0, 1, 2, 3].map(|b| (16 * i as u32 + 4 * r + b) as u8)))
+        };
+        let out = transposed(&[row(0), row(1), row(2), row(3)]);
+        for (byte, entries) in out.iter().enumerate() {
+            for (i, entry) in entries.iter().enumerate() {
+                assert_eq!(entry.to_le_bytes(), [0, 4, 8, 12].map(|r| (16 * i + r + byte) as u8));
+            }
+        }
     }
 }

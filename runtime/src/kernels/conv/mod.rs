@@ -1,11 +1,16 @@
-//! Convolution: a product of matrices of digits, or directly where a group has few output channels.
+//! Convolution: a product of matrices, or directly where a group has few output channels.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod digits;
 mod maps;
 mod matrix;
 mod product;
 mod right;
+mod target;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 use std::ops::Range;
 
@@ -14,11 +19,11 @@ use bcc_ir::time::NARROW;
 use rayon::prelude::*;
 
 pub use product::{Arranged, product};
-#[cfg(target_arch = "x86_64")]
-pub use tile::{Avx2, Avx512};
 #[cfg(test)]
 pub use tile::{COLUMNS, ROWS};
-pub use tile::{Portable, Tile, whole_is_faster};
+pub use tile::{Portable, Products, Tile, faster_last};
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512};
 
 use crate::element::Element;
 use tile::Job;

@@ -11,108 +11,92 @@ use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::digits::{SLICE, Scheme, Split, Term};
-use super::matrix::Digit;
-use super::right::{Right, TILE};
-use super::tile::{COLUMNS, Job, Pair, ROWS, Tile};
-use crate::element::{Element, Width};
+use super::digits::{Scheme, Split};
+use super::matrix::{DEEPEST, Digit, MOST, Operands};
+use super::right::{Right, TILE, block_at};
+use super::target::{self, Shared};
+use super::tile::{COLUMNS, Job, Pair, Products, Tile};
+use crate::element::Element;
 use crate::scratch::Scratch;
 
-/// The left matrix of a group as planes of digits. Rows are padded to a whole number of [`ROWS`]; a plane
-/// holds slice after slice of the depth, each [`ROWS`] rows after the other, and of these one entry of each row, then
-/// the next ones, as the product reads them.
+/// The left matrix of a group as entries of digits: slice after slice of the depth, of each panel after panel of
+/// [`Digit::ROWS`] rows, and of these group after group of entries, one digit after the other. An entry is of one tap and
+/// as many channels as it has digits.
 struct Left {
     entries: Scratch<Pair>,
-    /// Entries of a row.
+    /// Entries of a row, padded.
     depth: usize,
     /// Rows, padded.
     rows: usize,
+    digits: usize,
 }
 
-/// A digit of one slice of all rows.
-struct OneSlice<'a, D, E> {
+/// A panel of rows in one slice.
+struct OnePanel<'a, D, E> {
     split: &'a Split,
-    digit: usize,
+    /// The rows, one after the other.
     w: &'a [E],
+    /// Values of a row, of which each channel has so many.
     depth: usize,
-    first: usize,
-    /// Entries of a row in this slice.
-    entries: usize,
+    taps: usize,
+    /// The entries of the slice.
+    slice: Range<usize>,
     to: &'a mut [Pair],
     of: PhantomData<D>,
 }
 
-impl<D: Digit, E: Element> Job for OneSlice<'_, D, E> {
+impl<D: Digit, E: Element> Job for OnePanel<'_, D, E> {
     #[inline(always)]
     fn work(self) {
-        let mut digits = [D::zeroed(); SLICE];
-        let panels = self.to.chunks_exact_mut(self.entries * ROWS).zip(self.w.chunks(self.depth * ROWS));
-        for (to, rows) in panels {
-            for (row, w) in rows.chunks_exact(self.depth).enumerate() {
-                let w = &w[self.first..self.depth.min(self.first + SLICE)];
-                let digits = &mut digits[..w.len()];
-                D::write(self.split, self.digit, w, digits);
-                let places = to.iter_mut().skip(row).step_by(ROWS);
-                places.zip(digits.chunks(D::DEPTH)).for_each(|(y, d)| *y = D::entry(d));
+        let (group, digits) = (D::group(self.slice.len()), self.split.len());
+        let mut values = [[E::ZERO; COLUMNS]; DEEPEST];
+        let mut entries = [[0; COLUMNS]; MOST];
+        for (row, w) in self.w.chunks_exact(self.depth).enumerate() {
+            for start in self.slice.clone().step_by(COLUMNS) {
+                let n = COLUMNS.min(self.slice.end - start);
+                for i in 0..n {
+                    let (channels, tap) = ((start + i) / self.taps * D::DEPTH, (start + i) % self.taps);
+                    for (c, values) in values.iter_mut().enumerate().take(D::DEPTH) {
+                        values[i] = w.get((channels + c) * self.taps + tap).copied().unwrap_or(E::ZERO);
+                    }
+                }
+                D::cut(self.split, values.each_ref(), &mut entries, 1);
+                for (i, e) in (start - self.slice.start..).enumerate().take(n) {
+                    let at = block_at(group, digits, 0, e / group * group) * D::ROWS;
+                    for (digit, entries) in entries.iter().enumerate().take(digits) {
+                        self.to[at + digit * group * D::ROWS + D::left_at(group, e % group, row)] = entries[i];
+                    }
+                }
             }
         }
-        bytemuck::cast_slice_mut::<D, u8>(&mut digits).zeroize();
+        bytemuck::cast_slice_mut::<_, u8>(&mut values).zeroize();
+        bytemuck::cast_slice_mut::<_, u8>(&mut entries).zeroize();
     }
 }
 
 impl Left {
-    fn new<D: Digit, T: Tile, E: Element>(tile: &T, split: &Split, w: &[E], rows: usize, depth: usize) -> Left {
-        let padded = rows.next_multiple_of(ROWS);
-        let plane = padded * depth.div_ceil(D::DEPTH);
-        let mut entries = Scratch::zeros(split.len() * plane);
-        for (digit, plane) in entries.chunks_exact_mut(plane).enumerate() {
-            plane.par_chunks_mut(padded * D::ENTRIES).enumerate().for_each(|(i, to)| {
-                let entries = to.len() / padded;
-                let of = PhantomData::<D>;
-                tile.run(OneSlice { split, digit, w, depth, first: i * SLICE, entries, to, of });
+    /// Of `w`, rows of so many channels with so many taps each.
+    fn new<D: Digit, T: Tile, E: Element>(tile: &T, split: &Split, w: &[E], [channels, taps]: [usize; 2]) -> Left {
+        let depth = channels * taps;
+        let padded = (w.len() / depth).next_multiple_of(D::ROWS);
+        let whole = (channels.div_ceil(D::DEPTH) * taps).next_multiple_of(D::WHOLE);
+        let digits = split.len();
+        let mut entries = Scratch::zeros(digits * padded * whole);
+        entries.par_chunks_mut(digits * padded * D::ENTRIES).enumerate().for_each(|(i, to)| {
+            let slice = i * D::ENTRIES..whole.min((i + 1) * D::ENTRIES);
+            let panels = to.par_chunks_exact_mut(digits * D::ROWS * slice.len()).zip(w.par_chunks(depth * D::ROWS));
+            panels.for_each(|(to, w)| {
+                tile.run(OnePanel { split, w, depth, taps, slice: slice.clone(), to, of: PhantomData::<D> });
             });
-        }
-        Left { entries, depth: depth.div_ceil(D::DEPTH), rows: padded }
+        });
+        Left { entries, depth: whole, rows: padded, digits }
     }
 
-    /// [`ROWS`] rows of a digit in a slice.
+    /// A panel of `rows` rows in a slice.
     #[inline(always)]
-    fn panel(&self, digit: usize, panel: usize, slice: Range<usize>) -> &[[Pair; ROWS]] {
-        let n = slice.len();
-        let first = (digit * self.depth + slice.start) * self.rows + panel * ROWS * n;
-        self.entries[first..first + ROWS * n].as_chunks().0
-    }
-}
-
-/// The output, written by tasks at places that do not overlap.
-struct Shared<'a, E> {
-    start: *mut E,
-    len: usize,
-    borrow: PhantomData<&'a mut [E]>,
-}
-
-// SAFETY: the pointer is only used in `Shared::add`, whose callers write disjoint places.
-#[allow(unsafe_code)]
-unsafe impl<E: Element> Sync for Shared<'_, E> {}
-
-impl<E: Element> Shared<'_, E> {
-    /// Adds `values` to the elements from `at` on, or writes them there if they are the `first`, and keeps the bits of
-    /// `mask`.
-    ///
-    /// # Safety
-    /// No two tasks may touch the same element at the same time.
-    #[allow(unsafe_code)]
-    #[inline(always)]
-    unsafe fn add(&self, at: usize, first: bool, values: &[E], mask: E) {
-        assert!(at + values.len() <= self.len, "a tile lies inside the output");
-        // SAFETY: the range is inside the exclusively borrowed output, and by the function's
-        // contract nobody else touches it now.
-        let to = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
-        if first {
-            to.iter_mut().zip(values).for_each(|(y, v)| *y = *v & mask);
-        } else {
-            to.iter_mut().zip(values).for_each(|(y, v)| *y = y.plus(*v) & mask);
-        }
+    fn panel(&self, rows: usize, panel: usize, slice: Range<usize>) -> &[Pair] {
+        let first = self.digits * (slice.start * self.rows + panel * rows * slice.len());
+        &self.entries[first..][..self.digits * rows * slice.len()]
     }
 }
 
@@ -127,24 +111,29 @@ pub struct Arranged {
 impl Arranged {
     /// Arranges `w`. `narrow` if all weights are integers of at most 16 bits with their sign.
     pub fn new<T: Tile, E: Element>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Arranged {
-        let whole = tile.whole() && E::WIDTH == Width::Narrow;
-        let scheme = if whole { Scheme::whole() } else { Scheme::of(bits, narrow) };
-        let rows = shape.out_channels / shape.groups;
-        let depth = shape.in_channels / shape.groups * shape.window.kernel[0] * shape.window.kernel[1];
-        let left = |w: &[E]| match whole {
-            true => Left::new::<u32, _, _>(tile, &scheme.left, w, rows, depth),
-            false => Left::new::<i16, _, _>(tile, &scheme.left, w, rows, depth),
+        let scheme = match tile.products(E::WIDTH) {
+            Products::Whole => Scheme::whole(),
+            Products::Digits => Scheme::of(bits, narrow),
+            Products::Bytes => Scheme::of_bytes(bits, narrow),
         };
-        let groups = w.chunks_exact(rows * depth).map(left).collect();
+        let rows = shape.out_channels / shape.groups;
+        let deep = [shape.in_channels / shape.groups, shape.window.kernel[0] * shape.window.kernel[1]];
+        let left = |w: &[E]| match scheme.products {
+            Products::Whole => Left::new::<u32, _, _>(tile, &scheme.left, w, deep),
+            Products::Digits => Left::new::<i16, _, _>(tile, &scheme.left, w, deep),
+            Products::Bytes => Left::new::<u8, _, _>(tile, &scheme.left, w, deep),
+        };
+        let groups = w.chunks_exact(rows * deep[0] * deep[1]).map(left).collect();
         Arranged { bits, shape: *shape, scheme, groups }
     }
 
     /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
     pub fn working_words<E: Element>(&self) -> usize {
         let channels = self.shape.in_channels / self.shape.groups.max(1);
-        match self.scheme.whole {
-            true => Right::<u32, E>::words(&self.scheme.right, &self.shape, channels),
-            false => Right::<i16, E>::words(&self.scheme.right, &self.shape, channels),
+        match self.scheme.products {
+            Products::Whole => Right::<u32, E>::words(&self.scheme.right, &self.shape, channels),
+            Products::Digits => Right::<i16, E>::words(&self.scheme.right, &self.shape, channels),
+            Products::Bytes => Right::<u8, E>::words(&self.scheme.right, &self.shape, channels),
         }
     }
 
@@ -160,11 +149,12 @@ impl Arranged {
 }
 
 /// Some output channels of a convolution, reduced; `out`, theirs, may hold anything. They start at a multiple of
-/// [`ROWS`] in their group.
+/// [`ROWS`](bcc_ir::program::steps::ROWS) in their group.
 pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, channels: Range<usize>, x: &[E], out: &mut [E]) {
-    match weights.scheme.whole {
-        true => product_of::<u32, T, E>(tile, weights, channels, x, out),
-        false => product_of::<i16, T, E>(tile, weights, channels, x, out),
+    match weights.scheme.products {
+        Products::Whole => product_of::<u32, T, E>(tile, weights, channels, x, out),
+        Products::Digits => product_of::<i16, T, E>(tile, weights, channels, x, out),
+        Products::Bytes => product_of::<u8, T, E>(tile, weights, channels, x, out),
     }
 }
 
@@ -187,15 +177,16 @@ fn product_of<D: Digit, T: Tile, E: Element>(
         if rows.is_empty() {
             continue;
         }
-        assert!(rows.start.is_multiple_of(ROWS), "rows are taken panel by panel");
-        let (from, panels) = (rows.start / ROWS, rows.len().div_ceil(ROWS));
+        assert!(rows.start.is_multiple_of(D::ROWS), "rows are taken panel by panel");
+        let (from, panels) = (rows.start / D::ROWS, rows.len().div_ceil(D::ROWS));
         // Few tiles: share the rows among tasks too, which read a right side that is packed before.
-        let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(panels.div_ceil(8)).max(1);
+        let most = panels.div_ceil(ROWS_OF_TASK / D::ROWS);
+        let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
         let right =
             Right::<D, E>::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
         let (target, rest) = out.split_at_mut(rows.len() * pixels);
         out = rest;
-        let target = Shared { start: target.as_mut_ptr(), len: target.len(), borrow: PhantomData };
+        let target = Shared::new(target);
         let rectangle = |t: usize, part: usize| Rectangle {
             tile,
             scheme,
@@ -226,6 +217,9 @@ fn product_of<D: Digit, T: Tile, E: Element>(
         }
     }
 }
+
+/// Rows that a task has at least, where they are shared among tasks.
+const ROWS_OF_TASK: usize = 32;
 
 /// A slice of some columns of the right side.
 struct OnePack<'a, D, E> {
@@ -265,8 +259,8 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
     #[inline(always)]
     fn work(self) {
         let (first, count) = (self.columns.start, self.columns.len());
-        let (scheme, blocks) = (self.scheme, count.div_ceil(COLUMNS));
-        let row = scheme.right.len() * blocks;
+        let blocks = count.div_ceil(COLUMNS);
+        let row = self.scheme.right.len() * blocks;
         let own = if self.packed.is_some() { 0 } else { row * D::ENTRIES.min(self.left.depth) };
         let mut own = Scratch::<[Pair; COLUMNS]>::any(own);
         for start in (0..self.left.depth).step_by(D::ENTRIES) {
@@ -275,12 +269,20 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
                 Some(all) => &all[row * slice.start..row * slice.end],
                 None => {
                     self.right.pack(slice.clone(), first, count, &mut own);
-                    &own
+                    &own[..row * slice.len()]
                 }
             };
-            for block in 0..blocks {
+            if D::KEEPS_ROWS {
                 for panel in self.panels.clone() {
-                    self.add_tile(packed, blocks, block, panel, slice.clone());
+                    for block in 0..blocks {
+                        self.add_tile(packed, block, panel, slice.clone());
+                    }
+                }
+            } else {
+                for block in 0..blocks {
+                    for panel in self.panels.clone() {
+                        self.add_tile(packed, block, panel, slice.clone());
+                    }
                 }
             }
         }
@@ -290,49 +292,20 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
 impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
     /// Adds what a slice gives for one panel of rows and one block of columns.
     #[inline(always)]
-    fn add_tile(&self, packed: &[[Pair; COLUMNS]], blocks: usize, block: usize, panel: usize, slice: Range<usize>) {
-        let used = COLUMNS.min(self.columns.len() - block * COLUMNS);
-        let add = |term: &Term, sums: &mut [[i32; COLUMNS]; ROWS]| {
-            for &[l, r] in &term.pairs {
-                let right = &packed[(r * blocks + block) * slice.len()..][..slice.len()];
-                self.tile.multiply::<D>(self.left.panel(l, panel, slice.clone()), right, used, sums);
-            }
+    fn add_tile(&self, packed: &[[Pair; COLUMNS]], block: usize, panel: usize, slice: Range<usize>) {
+        let size = self.scheme.right.len() * slice.len();
+        let right = &packed[block * size..][..size];
+        let operands = Operands { left: self.left.panel(D::ROWS, panel, slice.clone()), right };
+        let row = panel * D::ROWS;
+        let part = target::Rectangle {
+            at: (row - self.rows.start) * self.pixels + self.columns.start + block * COLUMNS,
+            rows: D::ROWS.min(self.rows.end - row),
+            pixels: self.pixels,
+            columns: COLUMNS.min(self.columns.len() - block * COLUMNS),
         };
-        let mut sums = [[E::ZERO; COLUMNS]; ROWS];
-        for term in &self.scheme.exact {
-            let mut part = [[0i32; COLUMNS]; ROWS];
-            add(term, &mut part);
-            shift_in(&mut sums, &part, term.shift);
-        }
-        if let Some((first, rest)) = self.scheme.wrapping.split_first() {
-            let mut low = [[0i32; COLUMNS]; ROWS];
-            add(first, &mut low);
-            for term in rest {
-                let mut part = [[0i32; COLUMNS]; ROWS];
-                add(term, &mut part);
-                let shift = term.shift - first.shift;
-                for (y, p) in low.iter_mut().zip(&part) {
-                    y.iter_mut().zip(p).for_each(|(y, p)| *y = y.wrapping_add(p << shift));
-                }
-            }
-            shift_in(&mut sums, &low, first.shift);
-        }
-        let first = panel * ROWS;
-        for (r, sums) in sums.iter().enumerate().take(self.rows.end - first) {
-            let at = (first + r - self.rows.start) * self.pixels + self.columns.start + block * COLUMNS;
-            // SAFETY: tasks differ in their pixels or in their rows.
-            #[allow(unsafe_code)]
-            unsafe {
-                self.target.add(at, slice.start == 0, &sums[..used], self.mask);
-            }
-        }
-    }
-}
-
-/// `sums += part 2^shift`.
-#[inline(always)]
-fn shift_in<E: Element>(sums: &mut [[E; COLUMNS]; ROWS], part: &[[i32; COLUMNS]; ROWS], shift: u8) {
-    for (y, p) in sums.iter_mut().zip(part) {
-        y.iter_mut().zip(p).for_each(|(y, p)| *y = y.plus(E::signed(*p) << shift));
+        // SAFETY: tasks differ in their pixels or in their rows.
+        #[allow(unsafe_code)]
+        let place = unsafe { self.target.place(part, slice.start == 0, self.mask) };
+        D::add_tile(self.tile, self.scheme, operands, &place);
     }
 }

@@ -6,7 +6,7 @@ use bcc_ir::geometry::{ConvShape, Window};
 
 use super::digits::Split;
 use super::maps::Maps;
-use super::matrix::Digit;
+use super::matrix::{DEEPEST, Digit};
 use super::tile::{COLUMNS, Pair, Tile, prefetch};
 use crate::element::Element;
 use crate::scratch::Scratch;
@@ -90,27 +90,30 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
     }
 
     /// Writes entries `entries` of the right matrix's columns for the output pixels `first .. first + count`, at
-    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns for each digit, `entries.len()` each.
-    /// Columns past the last pixel hold anything.
+    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns, as [`Operands`](super::matrix::Operands) have them.
+    /// Columns past the last pixel and entries past the last one hold anything.
     #[inline(always)]
     pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
         match self {
             Right::Maps(maps) => maps.pack(entries, first, count, to),
             Right::Pixels { x, map, split } => {
                 let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
-                let x = x.all();
+                let (group, digits) = (D::group(slice), split.len());
+                let (x, zeros) = (x.all(), [E::ZERO; COLUMNS]);
                 for (i, p) in entries.enumerate() {
                     let row = |r: usize| if r * map < x.len() { &x[r * map + first..][..count] } else { &[] };
                     // Every row is in another page, where processors do not look ahead by themselves.
                     for r in 0..D::DEPTH {
                         prefetch(row(D::DEPTH * (p + AHEAD) + r));
                     }
-                    let rows = [row(D::DEPTH * p), if D::DEPTH > 1 { row(D::DEPTH * p + 1) } else { &[] }];
                     for panel in 0..panels {
-                        let [first, second] = rows.map(|row| columns(row, panel * COLUMNS));
-                        for digit in 0..split.len() {
-                            to[(digit * panels + panel) * slice + i] = D::cut(split, digit, [&first, &second]);
+                        let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
+                        let mut rows = [&zeros; DEEPEST];
+                        for (r, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
+                            *row = columns(x, (D::DEPTH * p + r) * map + first + panel * COLUMNS, spare);
                         }
+                        let to = &mut to[block_at(group, digits, panel * slice, i)..];
+                        D::cut(split, rows, to, group);
                     }
                 }
             }
@@ -118,16 +121,28 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
     }
 }
 
-/// [`COLUMNS`] elements of a row, zeros past its end.
+/// Where the first digit's entry `i` of a panel is, before which there are entries `before` of others; groups of
+/// `group` entries have one digit after the other.
 #[inline(always)]
-fn columns<E: Element>(row: &[E], from: usize) -> [E; COLUMNS] {
-    let row = row.get(from..).unwrap_or(&[]);
-    match row.first_chunk() {
-        Some(whole) => *whole,
-        None => {
-            let mut part = [E::ZERO; COLUMNS];
-            part[..row.len()].copy_from_slice(row);
-            part
-        }
+pub fn block_at(group: usize, digits: usize, before: usize, i: usize) -> usize {
+    (before + i / group * group) * digits + i % group
+}
+
+/// [`COLUMNS`] elements from one on; where there are not so many, `spare` holds zeros behind them.
+#[inline(always)]
+pub fn columns<'a, E: Element>(x: &'a [E], from: usize, spare: &'a mut [E; COLUMNS]) -> &'a [E; COLUMNS] {
+    if let Some(whole) = x.get(from..).and_then(|rest| rest.first_chunk()) {
+        return whole;
     }
+    last(x, from, spare);
+    spare
+}
+
+/// The last ones, fewer than [`COLUMNS`]. Aside, as it is rare and what follows is compiled for vectors alone.
+#[cold]
+#[inline(never)]
+fn last<E: Element>(x: &[E], from: usize, spare: &mut [E; COLUMNS]) {
+    let rest = x.get(from..).unwrap_or_default();
+    spare[..rest.len()].copy_from_slice(rest);
+    spare[rest.len()..].fill(E::ZERO);
 }

@@ -1,23 +1,22 @@
-//! The inner kernel of a matrix product of pairs of 16-bit digits, or of 32-bit integers.
+//! The inner kernel of a matrix product of pairs of 16-bit digits, of 32-bit integers, or of bytes.
 #![allow(unsafe_code)]
 
 use std::time::Instant;
 
-use super::matrix::Digit;
+use bcc_ir::program::Width;
+
+use super::digits::Window;
+use super::matrix::{Digit, Operands, product};
+use crate::element::Element;
 
 /// Rows of the product that one call makes.
 pub const ROWS: usize = 4;
 /// Columns of the product that one call makes.
 pub const COLUMNS: usize = 16;
 
-/// Two 16-bit integers that follow each other in depth, the first one in the low half; or one of 32 bits.
+/// An entry: two 16-bit integers that follow each other in depth, the first one in the low half; or four bytes; or one
+/// integer of 32 bits.
 pub type Pair = u32;
-
-/// Puts a pair together.
-#[inline(always)]
-pub fn pair(first: i16, second: i16) -> Pair {
-    u32::from(first as u16) | u32::from(second as u16) << 16
-}
 
 /// Has some memory brought to the caches.
 #[inline(always)]
@@ -58,13 +57,114 @@ pub trait Tile: Send + Sync {
         sums: &mut [[i32; COLUMNS]; ROWS],
     );
 
-    /// Whether whole integers of 32 bits are multiplied, not digits.
-    fn whole(&self) -> bool;
+    /// Products of bytes: `sums.0[k][r][c]` is the sum over entries and steps that have bit `k` of `left[r] * right[c]`,
+    /// products of the four bytes of entries of the digits that the step names, modulo `2^32`.
+    fn multiply_bytes(&self, steps: &[ByteStep], digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
+        plain_bytes(steps, digits, operands, sums);
+    }
+
+    /// A row of such sums put together, each by its exponent.
+    fn join_bytes<E: Element>(&self, sums: &ByteSums, row: usize, window: &Window) -> [E; COLUMNS] {
+        let part = |k: usize, c: usize| {
+            let more = if window.same { 0 } else { 8 * k as u8 };
+            E::signed(sums.0[k][row][c]).up(window.shift + more)
+        };
+        std::array::from_fn(|c| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, c))))
+    }
+
+    /// What it multiplies best of those that it can, for elements of a width.
+    fn products(&self, width: Width) -> Products;
 }
 
-/// Whether whole products cost so little that digits are not worth making: it takes three pairs of digits for two
-/// products of 32 bits, two where one factor has 16, and packing. The best of some short runs counts.
-pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
+/// What operands are taken apart to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// Digits of at most 16 bits.
+    Digits,
+    /// Nothing: whole integers of 32 bits.
+    Whole,
+    /// Bytes.
+    Bytes,
+}
+
+impl Products {
+    /// Wider elements are taken apart.
+    pub fn of(self, width: Width) -> Products {
+        match (self, width) {
+            (Products::Whole, Width::Wide) => Products::Digits,
+            _ => self,
+        }
+    }
+}
+
+/// Rows of a product of bytes.
+pub const BYTE_ROWS: usize = 16;
+/// Entries in depth that a product of bytes takes at a time.
+pub const GROUP: usize = 16;
+/// Exponents that are summed up side by side.
+pub const BYTE_SUMS: usize = 4;
+
+/// Sums of products of bytes, by exponent, row and column.
+#[repr(align(64))]
+pub struct ByteSums(pub [[[i32; COLUMNS]; BYTE_ROWS]; BYTE_SUMS]);
+
+impl ByteSums {
+    /// Zeros.
+    #[inline(always)]
+    pub fn zeros() -> ByteSums {
+        ByteSums([[[0; COLUMNS]; BYTE_ROWS]; BYTE_SUMS])
+    }
+}
+
+/// The products of one byte of the right operands with some of the left ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteStep {
+    /// The right operand's byte.
+    pub right: usize,
+    /// The left operand's byte whose product is in sum 0; it need not be there.
+    pub left: isize,
+    /// By bit, sums that it has a product for, of bytes without sign.
+    pub unsigned: u64,
+    /// The same where the left byte has a sign.
+    pub signed: u64,
+}
+
+/// [`Tile::multiply_bytes`] as it reads.
+#[inline(always)]
+fn plain_bytes(
+    steps: &[ByteStep],
+    digits: [usize; 2],
+    Operands { left, right }: Operands<'_>,
+    ByteSums(sums): &mut ByteSums,
+) {
+    sums.as_flattened_mut().as_flattened_mut().fill(0);
+    let lefts = left.as_chunks::<GROUP>().0.as_chunks::<BYTE_ROWS>().0;
+    let rights = right.as_chunks::<GROUP>().0;
+    for (lefts, rights) in lefts.chunks_exact(digits[0]).zip(rights.chunks_exact(digits[1])) {
+        for (step, k) in steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
+            let signed = step.signed >> k & 1 == 1;
+            if !signed && step.unsigned >> k & 1 == 0 {
+                continue;
+            }
+            let value = |byte: u8| if signed { i32::from(byte as i8) } else { i32::from(byte) };
+            let left = &lefts[step.left.wrapping_add_unsigned(k) as usize];
+            for (sums, left) in sums[k].iter_mut().zip(left) {
+                for (left, right) in left.iter().zip(&rights[step.right]) {
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        let bytes = left.to_le_bytes().into_iter().zip(right.to_le_bytes());
+                        let products = bytes.map(|(l, r)| value(l) * i32::from(r));
+                        *sum = sum.wrapping_add(products.sum());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of two tiles, one for digits and one for whole products, the faster one last. Whole products are not worth less
+/// than that: it takes three pairs of digits for two products of 32 bits, two where one factor has 16, and packing.
+/// The best of some short runs counts.
+pub fn faster_last<T: Tile>(digits: T, whole: T) -> [T; 2] {
     const DEPTH: usize = 120;
     let left = [[0x0123_4567u32; ROWS]; DEPTH];
     let right = [[0x0089_abcdu32; COLUMNS]; DEPTH];
@@ -77,24 +177,26 @@ pub fn whole_is_faster<T: Tile>(tile: &T) -> bool {
         };
         (0..50).map(run).min().unwrap_or_default().as_secs_f64()
     };
-    let whole = best(&|sums| tile.multiply::<u32>(&left, &right, COLUMNS, sums));
-    whole < 1.25 * best(&|sums| tile.multiply::<i16>(&left, &right, COLUMNS, sums))
+    let of_whole = best(&|sums| whole.multiply::<u32>(&left, &right, COLUMNS, sums));
+    let of_digits = best(&|sums| digits.multiply::<i16>(&left, &right, COLUMNS, sums));
+    if of_whole < 1.25 * of_digits { [digits, whole] } else { [whole, digits] }
 }
 
 /// What the compiler makes of plain loops.
 #[derive(Clone, Copy)]
-pub struct Portable {
-    /// Multiplies whole integers.
-    pub whole: bool,
-}
+pub struct Portable(pub Products);
 
 impl Tile for Portable {
     fn name(&self) -> &'static str {
-        if self.whole { "portable, 32-bit products" } else { "portable" }
+        match self.0 {
+            Products::Digits => "portable",
+            Products::Whole => "portable, 32-bit products",
+            Products::Bytes => "portable, bytes",
+        }
     }
 
-    fn whole(&self) -> bool {
-        self.whole
+    fn products(&self, width: Width) -> Products {
+        self.0.of(width)
     }
 
     #[inline(always)]
@@ -108,190 +210,9 @@ impl Tile for Portable {
         for (row, sums) in sums.iter_mut().enumerate() {
             for (left, right) in left.iter().zip(right) {
                 for (y, r) in sums.iter_mut().zip(right) {
-                    *y = y.wrapping_add(D::product(left[row], *r));
+                    *y = y.wrapping_add(product::<D>(left[row], *r));
                 }
             }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512};
-
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::{
-        __m256i, __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mullo_epi32,
-        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_loadu_si512,
-        _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
-    };
-
-    use super::{COLUMNS, Digit, Job, Pair, ROWS, Tile};
-
-    /// Steps in depth whose sums the AVX-512 kernel keeps apart, so that additions need not wait.
-    const STEPS: usize = 4;
-
-    /// AVX2.
-    #[derive(Clone, Copy)]
-    pub struct Avx2 {
-        whole: bool,
-    }
-
-    impl Avx2 {
-        /// If the processor has AVX2: one that multiplies whole integers, or digits.
-        pub fn new(whole: bool) -> Option<Self> {
-            is_x86_feature_detected!("avx2").then_some(Avx2 { whole })
-        }
-
-        #[target_feature(enable = "avx2")]
-        fn inside(job: impl Job) {
-            job.work();
-        }
-
-        /// `HALVES` times 8 columns of products of whole integers, or of pairs of digits.
-        #[inline]
-        #[target_feature(enable = "avx2")]
-        fn tile<const HALVES: usize, D: Digit>(
-            left: &[[Pair; ROWS]],
-            right: &[[Pair; COLUMNS]],
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
-            let mut acc = [[_mm256_setzero_si256(); HALVES]; ROWS];
-            for (r, left) in right.iter().zip(left) {
-                // SAFETY: a row of 16 columns holds both halves.
-                let r: [__m256i; HALVES] =
-                    std::array::from_fn(|h| unsafe { _mm256_loadu_si256(r.as_ptr().add(8 * h).cast()) });
-                for (acc, l) in acc.iter_mut().zip(left) {
-                    let l = _mm256_set1_epi32(*l as i32);
-                    for (acc, r) in acc.iter_mut().zip(r) {
-                        let product = if D::DEPTH == 1 { _mm256_mullo_epi32(l, r) } else { _mm256_madd_epi16(l, r) };
-                        *acc = _mm256_add_epi32(*acc, product);
-                    }
-                }
-            }
-            for (sums, acc) in sums.iter_mut().zip(acc) {
-                for (h, acc) in acc.into_iter().enumerate() {
-                    // SAFETY: as above.
-                    unsafe {
-                        let to: *mut __m256i = sums.as_mut_ptr().add(8 * h).cast();
-                        _mm256_storeu_si256(to, _mm256_add_epi32(_mm256_loadu_si256(to), acc));
-                    }
-                }
-            }
-        }
-    }
-
-    impl Tile for Avx2 {
-        fn name(&self) -> &'static str {
-            if self.whole { "avx2, 32-bit products" } else { "avx2" }
-        }
-
-        fn whole(&self) -> bool {
-            self.whole
-        }
-
-        fn run(&self, job: impl Job) {
-            // SAFETY: `new` has found AVX2.
-            unsafe { Self::inside(job) }
-        }
-
-        #[inline(always)]
-        fn multiply<D: Digit>(
-            &self,
-            left: &[[Pair; ROWS]],
-            right: &[[Pair; COLUMNS]],
-            columns: usize,
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
-            // SAFETY: `new` has found AVX2.
-            unsafe {
-                if columns > COLUMNS / 2 {
-                    Self::tile::<2, D>(left, right, sums)
-                } else {
-                    Self::tile::<1, D>(left, right, sums)
-                }
-            }
-        }
-    }
-
-    /// AVX-512 with 16-bit and 64-bit multiplication.
-    #[derive(Clone, Copy)]
-    pub struct Avx512 {
-        whole: bool,
-    }
-
-    impl Avx512 {
-        /// If the processor has AVX-512 F, BW and DQ: one that multiplies whole integers, or digits.
-        pub fn new(whole: bool) -> Option<Self> {
-            let all = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq");
-            all.then_some(Avx512 { whole })
-        }
-
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-        fn inside(job: impl Job) {
-            job.work();
-        }
-
-        #[inline]
-        #[target_feature(enable = "avx512f,avx512bw")]
-        fn tile<D: Digit>(left: &[[Pair; ROWS]], right: &[[Pair; COLUMNS]], sums: &mut [[i32; COLUMNS]; ROWS]) {
-            let left = &left[..right.len()];
-            let mut acc = [[_mm512_setzero_si512(); ROWS]; STEPS];
-            let (whole, rest) = right.as_chunks::<STEPS>();
-            let step = |i: usize, r: &[Pair; COLUMNS], acc: &mut [__m512i; ROWS]| {
-                // SAFETY: a row of 16 columns is as long as the register.
-                let r = unsafe { _mm512_loadu_si512(r.as_ptr().cast()) };
-                for (acc, l) in acc.iter_mut().zip(left[i]) {
-                    let l = _mm512_set1_epi32(l as i32);
-                    let product = if D::DEPTH == 1 { _mm512_mullo_epi32(l, r) } else { _mm512_madd_epi16(l, r) };
-                    *acc = _mm512_add_epi32(*acc, product);
-                }
-            };
-            for (i, r) in whole.iter().enumerate() {
-                for (s, acc) in acc.iter_mut().enumerate() {
-                    step(STEPS * i + s, &r[s], acc);
-                }
-            }
-            for (i, r) in rest.iter().enumerate() {
-                step(STEPS * whole.len() + i, r, &mut acc[i]);
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                // SAFETY: as above.
-                unsafe {
-                    let to: *mut __m512i = sums.as_mut_ptr().cast();
-                    let all = acc.iter().fold(_mm512_loadu_si512(to), |sum, acc| _mm512_add_epi32(sum, acc[row]));
-                    _mm512_storeu_si512(to, all);
-                }
-            }
-        }
-    }
-
-    impl Tile for Avx512 {
-        fn name(&self) -> &'static str {
-            if self.whole { "avx512, 32-bit products" } else { "avx512" }
-        }
-
-        fn whole(&self) -> bool {
-            self.whole
-        }
-
-        fn run(&self, job: impl Job) {
-            // SAFETY: `new` has found AVX-512 F, BW and DQ.
-            unsafe { Self::inside(job) }
-        }
-
-        #[inline(always)]
-        fn multiply<D: Digit>(
-            &self,
-            left: &[[Pair; ROWS]],
-            right: &[[Pair; COLUMNS]],
-            _columns: usize,
-            sums: &mut [[i32; COLUMNS]; ROWS],
-        ) {
-            // SAFETY: `new` has found AVX-512 F and BW.
-            unsafe { Self::tile::<D>(left, right, sums) }
         }
     }
 }
