@@ -97,6 +97,10 @@ pub fn place(ty: Type, at: usize) -> usize {
 pub fn pack_planes<'a>(len: usize, words: &[u64], part: Range<usize>, rows: impl Iterator<Item = &'a mut [u8]>) {
     for (plane, row) in words.chunks_exact(stride(len).max(1)).zip(rows) {
         let plane = &plane[part.start / 64..part.end.div_ceil(64)];
+        if cfg!(target_endian = "little") {
+            row.copy_from_slice(&bytemuck::cast_slice(plane)[..row.len()]);
+            continue;
+        }
         let (whole, last) = row.as_chunks_mut();
         whole.iter_mut().zip(plane).for_each(|(b, w)| *b = w.to_le_bytes());
         if let Some(word) = plane.last() {
@@ -118,8 +122,12 @@ pub fn unpack_planes(piece: &Piece<&[u8]>, part: Range<usize>, (len, at): (usize
 }
 
 fn unpack_plane(row: &[u8], len: usize, plane: &mut [u64]) -> bool {
-    let (whole, last) = row.as_chunks();
-    plane.iter_mut().zip(whole).for_each(|(w, b)| *w = u64::from_le_bytes(*b));
+    let (whole, last) = row.as_chunks::<8>();
+    if cfg!(target_endian = "little") {
+        bytemuck::cast_slice_mut(plane)[..8 * whole.len()].copy_from_slice(whole.as_flattened());
+    } else {
+        plane.iter_mut().zip(whole).for_each(|(w, b)| *w = u64::from_le_bytes(*b));
+    }
     if !last.is_empty() {
         let mut word = [0u8; 8];
         word[..last.len()].copy_from_slice(last);

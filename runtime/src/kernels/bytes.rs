@@ -54,15 +54,36 @@ mod x86 {
     use crate::element::{Element, Width};
 
     /// For every byte of a half, where it comes from; 0x80 makes zeros.
-    fn shuffle(from: impl Fn(usize) -> Option<usize>) -> [u8; 32] {
-        std::array::from_fn(|i| from(i % 16).map_or(0x80, |b| b as u8))
+    type Shuffle = [u8; 32];
+
+    /// By the width of elements in bytes, of integers of `size` bytes: how their bytes are spread, or gathered again.
+    const fn shuffles(size: usize, spread: bool) -> [Shuffle; 9] {
+        let mut all = [[0x80; 32]; 9];
+        let mut width = 1;
+        while width <= size {
+            let mut i = 0;
+            while i < 32 {
+                let at = i % 16;
+                if spread && at % size < width {
+                    all[width][i] = (at / size * width + at % size) as u8;
+                } else if !spread && at < 16 / size * width {
+                    all[width][i] = (at / width * size + at % width) as u8;
+                }
+                i += 1;
+            }
+            width += 1;
+        }
+        all
     }
+
+    static SPREAD: [[Shuffle; 9]; 2] = [shuffles(4, true), shuffles(8, true)];
+    static GATHER: [[Shuffle; 9]; 2] = [shuffles(4, false), shuffles(8, false)];
 
     /// As many elements as whole registers take, one half after the other.
     #[target_feature(enable = "avx2")]
     pub fn widen<E: Element>(width: usize, mask: E, bytes: &[u8], out: &mut [E]) -> usize {
-        let (size, half) = (size_of::<E>(), 16 / size_of::<E>());
-        let spread = shuffle(|i| (i % size < width).then_some(i / size * width + i % size));
+        let half = 16 / size_of::<E>();
+        let spread = &SPREAD[usize::from(E::WIDTH == Width::Wide)][width];
         // SAFETY: 32 bytes.
         let spread = unsafe { _mm256_loadu_si256(spread.as_ptr().cast()) };
         let mask = match E::WIDTH {
@@ -87,8 +108,8 @@ mod x86 {
     /// As many elements as whole registers take; each store runs over into what the next one writes.
     #[target_feature(enable = "avx2")]
     pub fn narrow<E: Element>(width: usize, values: &[E], out: &mut [u8]) -> usize {
-        let (size, half) = (size_of::<E>(), 16 / size_of::<E>());
-        let gather = shuffle(|i| (i < half * width).then_some(i / width * size + i % width));
+        let half = 16 / size_of::<E>();
+        let gather = &GATHER[usize::from(E::WIDTH == Width::Wide)][width];
         // SAFETY: 32 bytes.
         let gather = unsafe { _mm256_loadu_si256(gather.as_ptr().cast()) };
         let mut done = 0;

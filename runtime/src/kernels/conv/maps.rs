@@ -155,8 +155,21 @@ impl<D: Digit, E: Element> Job for OneMap<'_, D, E> {
     #[inline(always)]
     fn work(mut self) {
         let Layout { split, left, width, step, across } = self.layout;
-        if self.to.iter().any(|to| to.len() > self.map) {
-            self.to.iter_mut().for_each(|to| to.fill(0));
+        let (start, end) = (self.top * step * across, (self.top + self.map / width) * step * across);
+        for to in &mut self.to {
+            if step > 1 {
+                to.fill(0);
+                continue;
+            }
+            // What is around the rows, which are written anyway.
+            to[..start].fill(0);
+            to[end..].fill(0);
+            if across > width {
+                for row in to[start..end].chunks_exact_mut(across) {
+                    row[..left].fill(0);
+                    row[left + width..].fill(0);
+                }
+            }
         }
         let (zeros, mut entries) = ([E::ZERO; COLUMNS], [[0; COLUMNS]; MOST]);
         for y in 0..self.map / width {

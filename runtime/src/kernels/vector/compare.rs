@@ -39,12 +39,16 @@ pub fn nibble_open(len: usize, public: bool, e: &[u64], products: &[u64], out: &
     for (j, (e, products)) in nibbles.enumerate() {
         let generate = if j == 0 { 0 } else { 2 * j - 1 };
         for at in (0..n).step_by(LANES) {
-            let e: [Words; 4] = std::array::from_fn(|u| Words::load(&e[u * n..][..n], at));
+            let planes = e;
+            let mut e = [Words::ZERO; 4];
+            for (e, plane) in e.iter_mut().zip(planes.chunks_exact(n)) {
+                *e = Words::load(plane, at);
+            }
             // Product of the sets, the public empty one first.
-            let t: [Words; 16] = std::array::from_fn(|set| match set {
-                0 => all,
-                _ => Words::load(&products[(set - 1) * n..][..n], at),
-            });
+            let mut t = [all; 16];
+            for (t, plane) in t[1..].iter_mut().zip(products.chunks_exact(n)) {
+                *t = Words::load(plane, at);
+            }
             // Sets by their lowest position, 3 to 0.
             let above3 = |without, with| without & e[3] ^ with;
             let g3 = t[8] & e[3];

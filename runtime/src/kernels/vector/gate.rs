@@ -24,27 +24,40 @@ struct Band {
     block: usize,
 }
 
-/// Calls `f` with every band; maps of 1x1 blocks are cut into parts of [`PART`] pixels instead.
+/// All bands; maps of 1x1 blocks are cut into parts of [`PART`] pixels instead. An iterator, as a closure for each band would
+/// be compiled for no instruction set.
+struct Bands<'a> {
+    map: &'a BlockMap,
+    channel: usize,
+    /// Row of the channel, or pixel of one with 1x1 blocks.
+    at: usize,
+    block: usize,
+    pixel: usize,
+}
+
 #[inline(always)]
-fn for_bands(map: &BlockMap, mut f: impl FnMut(Band)) {
-    let [height, width] = map.map;
-    let (mut block, mut pixel) = (0, 0);
-    for &[bh, bw] in &map.blocks {
-        let end = pixel + height * width;
-        if [bh, bw] == [1, 1] {
-            while pixel < end {
-                let n = PART.min(end - pixel);
-                f(Band { pixels: pixel..pixel + n, rows: 1, blocks: block..block + n, block: 1 });
-                (pixel, block) = (pixel + n, block + n);
-            }
-        } else {
-            let across = width.div_ceil(bw);
-            for y in (0..height).step_by(bh) {
-                let rows = bh.min(height - y);
-                f(Band { pixels: pixel..pixel + width, rows, blocks: block..block + across, block: bw });
-                (pixel, block) = (pixel + rows * width, block + across);
-            }
+fn bands(map: &BlockMap) -> Bands<'_> {
+    Bands { map, channel: 0, at: 0, block: 0, pixel: 0 }
+}
+
+impl Iterator for Bands<'_> {
+    type Item = Band;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Band> {
+        let [height, width] = self.map.map;
+        let [bh, bw] = *self.map.blocks.get(self.channel)?;
+        let (single, pixel, block) = ([bh, bw] == [1, 1], self.pixel, self.block);
+        let (end, step) = if single { (height * width, PART) } else { (height, bh) };
+        let n = step.min(end - self.at);
+        self.at += n;
+        if self.at == end {
+            (self.channel, self.at) = (self.channel + 1, 0);
         }
+        let (rows, pixels, blocks) = if single { (1, n, n) } else { (n, width, width.div_ceil(bw)) };
+        (self.pixel, self.block) = (pixel + rows * pixels, block + blocks);
+        let block_width = if single { 1 } else { bw };
+        Some(Band { pixels: pixel..pixel + pixels, rows, blocks: block..block + blocks, block: block_width })
     }
 }
 
@@ -52,9 +65,15 @@ fn for_bands(map: &BlockMap, mut f: impl FnMut(Band)) {
 #[inline(always)]
 fn spread<E: Element>(block: usize, values: impl Iterator<Item = E>, row: &mut [E]) {
     if block == 1 {
-        row.iter_mut().zip(values).for_each(|(y, v)| *y = v);
-    } else {
-        row.chunks_mut(block).zip(values).for_each(|(y, v)| y.fill(v));
+        for (y, v) in row.iter_mut().zip(values) {
+            *y = v;
+        }
+        return;
+    }
+    for (y, v) in row.chunks_mut(block).zip(values) {
+        for y in y {
+            *y = v;
+        }
     }
 }
 
@@ -77,13 +96,13 @@ pub fn block_sum<E: Element>(bits: u8, map: &BlockMap, x: &[E], out: &mut [E]) {
     let m = E::mask(bits);
     let width = map.map[1];
     let mut sums = Scratch::<E>::any(width);
-    for_bands(map, |band| {
+    for band in bands(map) {
         let out = &mut out[band.blocks.clone()];
         if band.block == 1 && band.rows == 1 {
             for (y, x) in out.iter_mut().zip(&x[band.pixels.clone()]) {
                 *y = *x & m;
             }
-            return;
+            continue;
         }
         sums.fill(E::ZERO);
         for row in x[band.pixels.start..].chunks_exact(width).take(band.rows) {
@@ -94,14 +113,14 @@ pub fn block_sum<E: Element>(bits: u8, map: &BlockMap, x: &[E], out: &mut [E]) {
         for (y, sums) in out.iter_mut().zip(sums.chunks(band.block)) {
             *y = sums.iter().fold(E::ZERO, |a, b| a.plus(*b)) & m;
         }
-    });
+    }
 }
 
 /// [`plain::gate::gate`](crate::kernels::plain::gate::gate).
 #[inline(always)]
 pub fn gate<E: Element>(map: &BlockMap, gate: &[u64], x: &[E], out: &mut [E]) {
     let mut keep = Scratch::<E>::any(PART.max(map.map[1]));
-    for_bands(map, |band| {
+    for band in bands(map) {
         let n = band.pixels.len();
         let keep = &mut keep[..n];
         spread_bits(&band, gate, keep);
@@ -111,7 +130,7 @@ pub fn gate<E: Element>(map: &BlockMap, gate: &[u64], x: &[E], out: &mut [E]) {
                 *y = *x & *keep;
             }
         }
-    });
+    }
 }
 
 /// What a row of selections reads besides the pixels.
@@ -131,7 +150,7 @@ pub fn select<E: Element>(moduli: [u8; 2], map: &BlockMap, public: bool, s: Sele
     let [k, l] = moduli;
     let size = PART.max(map.map[1]);
     let (mut deltas, mut shares) = (Scratch::<E>::any(size), Scratch::<E>::any(size));
-    for_bands(map, |band| {
+    for band in bands(map) {
         let n = band.pixels.len();
         spread_bits(&band, s.delta, &mut deltas[..n]);
         let r = if band.block == 1 && band.rows == 1 {
@@ -146,7 +165,7 @@ pub fn select<E: Element>(moduli: [u8; 2], map: &BlockMap, public: bool, s: Sele
             let lift = s.lift.map(|lift| lift.map(|x| &x[p.clone()]));
             select_row(&row, &s.d[p.clone()], [&s.a[p.clone()], &s.ra[p.clone()]], lift, &mut out[p]);
         }
-    });
+    }
 }
 
 #[inline(always)]
