@@ -5,12 +5,13 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// Nanoseconds of a call and of a unit, on one core. Measured with
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 31] = [
+const RATES: [(Kind, f64, f64); 32] = [
     (Kind::ConvMacs, 3393.0, 0.0436),
     (Kind::NarrowMacs, 2427.0, 0.0442),
     (Kind::DigitMacs, 11108.0, 0.0232),
     (Kind::ConvTaps, 0.0, 0.517),
     (Kind::ConvReads, 0.0, 0.1948),
+    (Kind::ConvSums, 0.0, 0.0),
     (Kind::ConvWeights, 0.0, 0.6145),
     (Kind::DepthwiseMacs, 877.0, 0.6718),
     (Kind::DenseMacs, 197.0, 0.0873),

@@ -98,16 +98,24 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
     Phase::ALL.map(|phase| {
         let all = &code.phases[phase.index()];
         // Masks of an earlier phase that are drawn again for somebody who reads all of them.
-        let mut again = vec![phase == Phase::Online; code.buffers.len()];
+        let mut again = vec![true; code.buffers.len()];
         let of = |(step, fresh): (&Step, &u64)| {
             let mut taken = StepWork { step: step.clone(), layers: Vec::new() };
             let share = share(program, all, step);
+            // Masks that are drawn strip by strip, for all instructions of the step.
+            let mut strips_of: Vec<BufferId> = match step {
+                Step::Fused(fused) => fused.drawn.clone(),
+                _ => Vec::new(),
+            };
             for i in step.instructions().iter().map(|i| &all[*i]) {
                 for b in &i.inputs {
-                    let drawn = matches!(step, Step::Fused(fused) if fused.drawn.contains(b));
                     let masks = lifetimes.streams[*b as usize].is_some();
                     let before = masks && lifetimes.written[*b as usize] != phase;
-                    if (drawn || before) && again[*b as usize] {
+                    let in_strips = matches!(step, Step::Fused(fused) if fused.drawn.contains(b));
+                    if let Some(at) = strips_of.iter().position(|drawn| drawn == b) {
+                        strips_of.swap_remove(at);
+                        taken.add(i.layer, &draw(*b).part(share.of));
+                    } else if before && !in_strips && again[*b as usize] {
                         // Once for all parts of a step, by the last of them.
                         again[*b as usize] = !share.last;
                         taken.add(i.layer, &draw(*b).part(share.of));

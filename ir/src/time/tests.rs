@@ -248,6 +248,29 @@ fn work_that_can_be_split_takes_several_cores() {
 }
 
 #[test]
+fn masks_count_in_every_phase_that_reads_them() {
+    let mut b = Builder::new(1);
+    let code = &mut b.program.roles[Dealer.index()];
+    let len = 5000;
+    code.buffers = vec![Type::Ring { bits: 20, len }; 4];
+    let mut push = |phase: Phase, inst, inputs: &[u32], output| {
+        let instruction = Instruction { inst, inputs: inputs.to_vec(), outputs: vec![output], layer: 0 };
+        code.phases[phase.index()].push(instruction);
+    };
+    // Strip by strip, where the sums are made; one of them twice in a step, and again in the next phase.
+    push(Phase::Offline, Inst::Draw { stream: 0 }, &[], 0);
+    push(Phase::Offline, Inst::Draw { stream: 1 }, &[], 1);
+    push(Phase::Offline, Inst::Sub, &[0, 1], 2);
+    push(Phase::Offline, Inst::Add, &[2, 0], 2);
+    push(Phase::Online, Inst::Add, &[1, 1], 3);
+    for (phase, masks) in [(Phase::Setup, 0), (Phase::Offline, 2), (Phase::Online, 1)] {
+        let work = phase_work(&b.program, Dealer, phase);
+        assert_eq!(work.units(Kind::DrawnBytes), masks * 3 * len as u64, "{phase:?}");
+        assert_eq!(work.units(Kind::DrawnElements), masks * len as u64, "{phase:?}");
+    }
+}
+
+#[test]
 fn a_program_that_waits_for_ever_has_no_time() {
     let mut b = Builder::new(1);
     b.program = there_and_back().program;

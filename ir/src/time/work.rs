@@ -23,6 +23,8 @@ pub enum Kind {
     /// Halves of 32 bits of the weights that such a convolution reads, each once for all pixels; of wider ones as many
     /// as they have digits.
     ConvReads,
+    /// Elements of its result, as often as sums are added to them: once for [`CONV_SLICE`] products of each.
+    ConvSums,
     /// Weights that are arranged for such a convolution, once, when the setup has them.
     ConvWeights,
     /// Multiply-accumulates of a convolution with fewer output channels in a group, depthwise ones
@@ -78,17 +80,21 @@ pub enum Kind {
     FreshBytes,
 }
 
+/// Products of an element of a convolution's result that are summed up before they are added to it, about.
+pub const CONV_SLICE: u64 = 240;
+
 /// Output channels in a group from which a convolution counts as [`Kind::ConvMacs`].
 pub const NARROW: usize = 4;
 
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 31] = [
+    pub const ALL: [Kind; 32] = [
         Kind::ConvMacs,
         Kind::NarrowMacs,
         Kind::DigitMacs,
         Kind::ConvTaps,
         Kind::ConvReads,
+        Kind::ConvSums,
         Kind::ConvWeights,
         Kind::DepthwiseMacs,
         Kind::DenseMacs,
@@ -130,6 +136,7 @@ impl Kind {
             Kind::DigitMacs => "digit_macs",
             Kind::ConvTaps => "conv_taps",
             Kind::ConvReads => "conv_reads",
+            Kind::ConvSums => "conv_sums",
             Kind::ConvWeights => "conv_weights",
             Kind::DepthwiseMacs => "depthwise_macs",
             Kind::DenseMacs => "dense_macs",
@@ -164,6 +171,7 @@ impl Kind {
         matches!(
             self,
             Kind::ConvTaps
+                | Kind::ConvSums
                 | Kind::DepthwiseMacs
                 | Kind::DenseMacs
                 | Kind::PoolTaps
@@ -187,7 +195,7 @@ impl Kind {
             Kind::ConvMacs | Kind::NarrowMacs | Kind::DigitMacs | Kind::DepthwiseMacs | Kind::DenseMacs => {
                 Some(1 << 16)
             }
-            Kind::DrawnElements => Some(1 << 14),
+            Kind::DrawnElements | Kind::ConvSums => Some(1 << 14),
             _ => None,
         }
     }
@@ -315,7 +323,12 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> W
                 (Work::of(Kind::DigitMacs, macs * digit_products(bits, narrow)), digits)
             }
         };
-        products.and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels).and(Kind::ConvReads, weights * reads)
+        let depth = (shape.in_channels / shape.groups.max(1)) as u64 * taps;
+        let sums = shape.out_channels as u64 * pixels * depth.div_ceil(CONV_SLICE);
+        products
+            .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
+            .and(Kind::ConvReads, weights * reads)
+            .and(Kind::ConvSums, sums)
     }
 }
 

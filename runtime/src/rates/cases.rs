@@ -36,7 +36,7 @@ pub struct Case {
 
 /// Modulus widths of most values: the ring of trained networks and what truncation leaves of it. Both fit 32 bits.
 const RING: u8 = 32;
-const CUT: u8 = 20;
+pub const CUT: u8 = 20;
 /// The ring of larger ones, whose elements have 64 bits.
 const WIDER: u8 = 40;
 
@@ -138,15 +138,17 @@ pub fn large_convolution() -> Case {
 fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let shapes = [
         (Kind::ConvMacs, Size::Small, square(8, 16, 8, 1)),
-        (Kind::ConvMacs, Size::Large, square(32, 16, 64, 3)),
+        (Kind::ConvMacs, Size::Large, square(128, 14, 64, 3)),
         (Kind::NarrowMacs, Size::Small, square(8, 16, 8, 1)),
-        (Kind::NarrowMacs, Size::Large, square(32, 16, 64, 3)),
+        (Kind::NarrowMacs, Size::Large, square(128, 14, 64, 3)),
         (Kind::DigitMacs, Size::Small, square(8, 16, 8, 1)),
-        (Kind::DigitMacs, Size::Large, square(32, 16, 64, 3)),
+        (Kind::DigitMacs, Size::Large, square(128, 14, 64, 3)),
         // Few outputs for what is gathered; few pixels for the weights, more of them than caches hold. All take about a
         // millisecond or less, so that many runs are not interrupted.
         (Kind::ConvTaps, Size::Large, square(32, 16, 8, 3)),
         (Kind::ConvReads, Size::Large, square(512, 2, 512, 3)),
+        // Few products for each output.
+        (Kind::ConvSums, Size::Large, square(4, 32, 64, 1)),
         (Kind::ConvWeights, Size::Large, square(128, 4, 128, 3)),
         (Kind::DepthwiseMacs, Size::Small, ConvShape { groups: 2, ..square(2, 4, 2, 3) }),
         (Kind::DepthwiseMacs, Size::Large, ConvShape { groups: 64, ..square(64, 28, 64, 3) }),

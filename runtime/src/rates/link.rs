@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use bcc_ir::program::{Message, Type, Width};
 use bcc_ir::time::{Loopback, Rate};
 
+use super::cases::CUT;
+use super::load::processor_seconds;
 use super::{MeasureError, quartile};
 use crate::buffer::Buffer;
 use crate::channel::{Header, Link, LinkError, TcpLink, accept, connect, new_frame};
@@ -25,14 +27,16 @@ const FASTEST: f64 = 2e10;
 const MESSAGES: usize = 50;
 /// All over again, for the median.
 const REPEATS: usize = 5;
-/// Sizes: nothing much, what fits into the system's buffers, and a layer's worth.
+/// Sizes: nothing much, and a layer's worth, which caches do not hold.
 const TINY: usize = 16;
-const MIDDLE: usize = 1 << 14;
 /// How long a party computes at a time, at least.
 const TURN: Duration = Duration::from_millis(1);
-const LARGE: usize = 1 << 18;
+const LARGE: usize = 1 << 20;
+/// Large messages, one after the other, and how many of them are sent before the first one must be there.
+const BURST: usize = 20;
+const UNDERWAY: usize = 2;
 /// Of the elements.
-const WIDTH: Width = Width::Wide;
+const WIDTH: Width = Width::Narrow;
 
 /// Rates of messages.
 pub struct Measured {
@@ -42,27 +46,36 @@ pub struct Measured {
 }
 
 /// The interpreter's way of sending: pack into a new frame, hand it to the link.
-fn send(link: &mut TcpLink, buffer: &Buffer) -> Result<(), LinkError> {
-    let mut frame = new_frame(Header::BYTES + buffer.ty().wire_bytes() as usize);
-    wire::pack(buffer, &mut frame[Header::BYTES..]);
+fn send(link: &mut TcpLink, [elements, bits]: &[Buffer; 2]) -> Result<(), LinkError> {
+    let mut frame = new_frame(Header::BYTES + (elements.ty().wire_bytes() + bits.ty().wire_bytes()) as usize);
+    let (first, second) = frame[Header::BYTES..].split_at_mut(elements.ty().wire_bytes() as usize);
+    wire::pack(elements, first);
+    wire::pack(bits, second);
     let header = Header { index: 0, depth: 1, piece: 0, len: (frame.len() - Header::BYTES) as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
     link.send(frame)
 }
 
 /// The interpreter's way of receiving.
-fn receive(link: &mut TcpLink, ty: Type) -> Result<Option<Buffer>, LinkError> {
+fn receive(link: &mut TcpLink, [elements, bits]: [Type; 2]) -> Result<Option<[Buffer; 2]>, LinkError> {
     let header = Header::parse(link.header(PATIENCE)?);
     let payload = link.payload(header.len as usize, PATIENCE)?;
-    Ok(wire::unpack(ty, WIDTH, payload.bytes()).ok())
+    let (first, second) = payload.bytes().split_at(elements.wire_bytes() as usize);
+    let unpack = |ty, bytes| wire::unpack(ty, WIDTH, bytes).ok();
+    Ok(unpack(elements, first).zip(unpack(bits, second)).map(Into::into))
 }
 
-fn ty(len: usize) -> Type {
-    Type::Ring { bits: 32, len }
+/// Half of a message of a ReLU are elements, half are planes of bits.
+fn types(len: usize) -> [Type; 2] {
+    [Type::Ring { bits: CUT, len }, Type::Bits { planes: CUT.into(), len }]
+}
+
+fn buffers(len: usize) -> [Buffer; 2] {
+    types(len).map(|ty| draw(&Key::new([6; 16]), 0, ty, WIDTH))
 }
 
 fn bytes(len: usize) -> f64 {
-    (ty(len).wire_bytes() + Message::HEADER) as f64
+    (types(len).iter().map(|ty| ty.wire_bytes()).sum::<u64>() + Message::HEADER) as f64
 }
 
 /// What the other end does with the next message of so many elements.
@@ -74,11 +87,11 @@ enum Order {
 }
 
 fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<(f64, Instant)>) -> Result<(), LinkError> {
-    let answer = Buffer::zeros(ty(TINY), WIDTH);
+    let answer = buffers(TINY);
     for order in orders {
         match order {
             Order::Echo(len) => {
-                receive(link, ty(len))?;
+                receive(link, types(len))?;
                 send(link, &answer)?;
             }
             Order::Take(len) => {
@@ -91,21 +104,16 @@ fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<(f64, I
                     }
                 }
                 let start = Instant::now();
-                drop(receive(link, ty(len))?);
-                let end = Instant::now();
-                let _ = done.send((end.duration_since(start).as_secs_f64(), end));
+                let before = processor_seconds(false, start);
+                drop(receive(link, types(len))?);
+                let (own, end) = (processor_seconds(false, start) - before, Instant::now());
+                // A large one waits for the sender in between.
+                let took = if len < LARGE { end.duration_since(start).as_secs_f64() } else { own };
+                let _ = done.send((took, end));
             }
         }
     }
     Ok(())
-}
-
-/// A call and a unit from the times of two sizes.
-fn line(few: usize, short: f64, many: usize, long: f64) -> Rate {
-    let (few, many) = ((bytes(few)), bytes(many));
-    let unit = ((long - short) / (many - few)).max(0.0);
-    let call = (short - unit * few).max(0.0);
-    Rate { call_ns: (1e9 * call).round(), unit_ns: (1e13 * unit).round() / 1e4 }
 }
 
 /// Measures.
@@ -152,29 +160,42 @@ fn exchange(
     times: &Receiver<(f64, Instant)>,
 ) -> Result<Measured, MeasureError> {
     let give = |o: Order| order.send(o).map_err(|_| MeasureError::Stopped);
-    let mut taken = [0.0; 3];
-    let mut sent = [0.0; 3];
-    let mut whole = [0.0; 3];
-    for (i, len) in [TINY, MIDDLE, LARGE].into_iter().enumerate() {
-        let buffer = draw(&Key::new([6; 16]), 0, ty(len), WIDTH);
-        let mut all = [Vec::new(), Vec::new(), Vec::new()];
-        for _ in 0..MESSAGES {
-            give(Order::Take(len))?;
-            // The other end waits already, as a party does.
-            thread::sleep(Duration::from_micros(200));
-            let start = Instant::now();
-            send(here, &buffer)?;
-            let handed = start.elapsed().as_secs_f64();
-            let (took, end) = times.recv().map_err(|_| MeasureError::Stopped)?;
-            for (all, t) in all.iter_mut().zip([handed, took, end.duration_since(start).as_secs_f64()]) {
-                all.push(t);
-            }
-        }
-        // Often the thread that writes, or the peer, gets the sender's core: its time is the network's.
-        sent[i] = all[0].iter().copied().fold(f64::INFINITY, f64::min);
-        [taken[i], whole[i]] = [1, 2].map(|j| quartile(all[j].clone()));
+    let take = || times.recv().map_err(|_| MeasureError::Stopped);
+    let tiny = buffers(TINY);
+    let (mut taken, mut sent) = (Vec::new(), Vec::new());
+    for _ in 0..MESSAGES {
+        give(Order::Take(TINY))?;
+        // The other end waits already, as a party does.
+        thread::sleep(Duration::from_micros(200));
+        let start = Instant::now();
+        send(here, &tiny)?;
+        sent.push(start.elapsed().as_secs_f64());
+        taken.push(take()?.0);
     }
-    let small = draw(&Key::new([6; 16]), 0, ty(TINY), WIDTH);
+    // Often the thread that writes, or the peer, gets the sender's core: its time is the network's.
+    let call = [sent.into_iter().fold(f64::INFINITY, f64::min), quartile(taken)];
+    // One after the other, so that both ends and the system in between are at work at the same time.
+    let large = buffers(LARGE);
+    let start = Instant::now();
+    let processor = || [false, true].map(|all| processor_seconds(all, start));
+    let before = processor();
+    let mut received = 0.0;
+    for i in 0..BURST + UNDERWAY {
+        if i < BURST {
+            give(Order::Take(LARGE))?;
+            send(here, &large)?;
+        }
+        if i >= UNDERWAY {
+            received += take()?.0;
+        }
+    }
+    let [own, all] = [0, 1].map(|i| processor()[i] - before[i]);
+    let copied = all - own - received;
+    let rate = |call: f64, seconds: f64| {
+        let unit = (seconds / BURST as f64 - call).max(0.0) / bytes(LARGE);
+        Rate { call_ns: (1e9 * call).round(), unit_ns: (1e13 * unit).round() / 1e4 }
+    };
+    let (sent, received) = (rate(call[0], own), rate(call[1], received));
     let mut turns = Vec::new();
     for _ in 0..5 * MESSAGES {
         give(Order::Echo(TINY))?;
@@ -184,17 +205,13 @@ fn exchange(
             std::hint::spin_loop();
         }
         let start = Instant::now();
-        send(here, &small)?;
-        receive(here, ty(TINY))?;
+        send(here, &tiny)?;
+        receive(here, types(TINY))?;
         turns.push(start.elapsed().as_secs_f64());
     }
-    let sent = line(TINY, sent[0], LARGE, sent[2]);
-    let received = line(TINY, taken[0], MIDDLE, taken[1]);
-    let cost = |r: Rate, len: usize| 1e-9 * (r.call_ns + r.unit_ns * bytes(len));
     // What sending and receiving do not explain is the network's.
-    let rtt_seconds = (quartile(turns) - 2.0 * (cost(sent, TINY) + cost(received, TINY))).max(SHORTEST);
-    let travel = whole[2] - cost(sent, LARGE) - cost(received, LARGE) - rtt_seconds / 2.0;
-    let bytes_per_second = (bytes(LARGE) / travel.max(bytes(LARGE) / FASTEST)).round();
+    let rtt_seconds = (quartile(turns) - 2.0 * (call[0] + call[1])).max(SHORTEST);
+    let bytes_per_second = (BURST as f64 * bytes(LARGE) / copied).min(FASTEST).round();
     Ok(Measured {
         sent,
         received,

@@ -1,7 +1,8 @@
 //! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
 //!
 //! The real kernels run on random operands of the sizes of common layers, or of strips of them, through the functions
-//! that the interpreter calls, result buffers made and erased, with one thread in the pool. Every kind of work
+//! that the interpreter calls, result buffers made and erased, with one thread in the pool; all other processors do the
+//! same meanwhile, as those of a party do ([`load`]). Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
 //! have cases in which one of them outweighs the others. Other programs only ever add time, so the
@@ -9,6 +10,7 @@
 
 mod cases;
 mod link;
+mod load;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -76,7 +78,8 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     let mut times = Vec::with_capacity(cases.len());
     for (i, case) in cases.iter().enumerate() {
         progress(i, steps);
-        times.push(seconds(case.prepare(kernels)));
+        let call = || case.prepare(kernels);
+        times.push(load::beside(load::processors() - 1, call, || seconds(call())));
     }
     let mut rates = fit(&cases, &times);
     rates.insert(Kind::FreshBytes, fresh());
@@ -108,7 +111,7 @@ fn cores(kernels: KernelSet, cases: &[Case]) -> (f64, f64) {
     const LONG: Duration = Duration::from_millis(40);
     // Long enough for threads to fall asleep, as those of a party do that waits for a message.
     const IDLE: Duration = Duration::from_millis(1);
-    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let all = load::processors();
     let Some(small) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else {
         return (1.0, 0.0);
     };
@@ -120,7 +123,7 @@ fn cores(kernels: KernelSet, cases: &[Case]) -> (f64, f64) {
         values.sort_by(f64::total_cmp);
         values.get(2).copied().unwrap_or(0.0)
     };
-    // Calls per second.
+    // Calls per second, of one thread as rates are measured.
     let speed = |pool: &rayon::ThreadPool| {
         pool.install(|| {
             let mut call = large.prepare(kernels);
@@ -132,7 +135,8 @@ fn cores(kernels: KernelSet, cases: &[Case]) -> (f64, f64) {
             f64::from(calls) / start.elapsed().as_secs_f64()
         })
     };
-    let ratio = median(&|| speed(&many) / speed(&one).max(f64::MIN_POSITIVE));
+    let alone = || load::beside(all - 1, || large.prepare(kernels), || speed(&one));
+    let ratio = median(&|| speed(&many) / alone().max(f64::MIN_POSITIVE));
     let cores = ((10.0 * ratio).round() / 10.0).clamp(1.0, all as f64);
     // Seconds of a call behind a wait.
     let waking = |pool: &rayon::ThreadPool| {

@@ -29,18 +29,25 @@ fn convolutions_by_hand() {
     for (bits, products) in [(16u8, 1), (32, 3), (40, 6), (64, 19)] {
         let want = Work::of(Kind::DigitMacs, products * weights * 30)
             .and(Kind::ConvTaps, 2 * 2 * 9 * 30)
-            .and(Kind::ConvReads, weights * u64::from(bits.div_ceil(16)));
+            .and(Kind::ConvReads, weights * u64::from(bits.div_ceil(16)))
+            .and(Kind::ConvSums, 2 * 8 * 30);
         assert_eq!(of(shape, bits), want);
     }
     for (narrow, kind) in [(false, Kind::ConvMacs), (true, Kind::NarrowMacs)] {
         let got = work(&Inst::Conv(shape), &[], &[ring(32, 0)], Width::Narrow, narrow);
-        let want = Work::of(kind, weights * 30).and(Kind::ConvTaps, 2 * 9 * 30).and(Kind::ConvReads, 2 * weights);
+        let want = Work::of(kind, weights * 30)
+            .and(Kind::ConvTaps, 2 * 9 * 30)
+            .and(Kind::ConvReads, 2 * weights)
+            .and(Kind::ConvSums, 8 * 30);
         assert_eq!(got, want);
     }
     // Two groups of four outputs: half the weights, the same taps.
     shape.groups = 2;
     let got = of(shape, 16);
     assert_eq!((got.units(Kind::DigitMacs), got.units(Kind::ConvTaps)), (8 * 9 * 30, 2 * 2 * 9 * 30));
+    // Deeper than a slice, and a group is half as deep.
+    let deep = |groups| ConvShape { in_channels: 120, groups, ..shape };
+    assert_eq!([1, 2].map(|g| of(deep(g), 16).units(Kind::ConvSums)), [5, 3].map(|slices| 2 * 8 * 30 * slices));
     shape.out_channels = 2;
     assert_eq!(of(shape, 32), Work::of(Kind::DepthwiseMacs, 2 * 2 * 9 * 30));
     assert_eq!(of(ConvShape::dense(64, 10), 32), Work::of(Kind::DenseMacs, 2 * 640));
