@@ -4,57 +4,59 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
-/// x86-64 machine (AMD EPYC, AVX2).
-const RATES: [(Kind, f64, f64); 32] = [
-    (Kind::ConvMacs, 3393.0, 0.0436),
-    (Kind::NarrowMacs, 2427.0, 0.0442),
-    (Kind::DigitMacs, 11108.0, 0.0232),
-    (Kind::ConvTaps, 0.0, 0.517),
-    (Kind::ConvReads, 0.0, 0.1948),
-    (Kind::ConvSums, 0.0, 0.0),
-    (Kind::ConvWeights, 0.0, 0.6145),
-    (Kind::DepthwiseMacs, 877.0, 0.6718),
-    (Kind::DenseMacs, 197.0, 0.0873),
-    (Kind::PoolTaps, 220.0, 2.6822),
-    (Kind::Elements, 220.0, 0.1416),
-    (Kind::Transposed, 581.0, 2.2881),
-    (Kind::Gathered, 362.0, 0.2516),
-    (Kind::Weights, 211.0, 1.4274),
-    (Kind::DrawnBytes, 915.0, 0.0612),
-    (Kind::DrawnElements, 0.0, 0.7657),
-    (Kind::BitWords, 218.0, 0.2501),
-    (Kind::ToBits, 245.0, 0.6273),
-    (Kind::FromBits, 218.0, 0.1238),
-    (Kind::Wraps, 165.0, 0.4845),
-    (Kind::BlockElements, 272.0, 0.3227),
-    (Kind::SelectElements, 525.0, 2.2925),
-    (Kind::SumRuns, 0.0, 0.0),
-    (Kind::GateRuns, 0.0, 0.7597),
-    (Kind::SelectRuns, 0.0, 0.0),
-    (Kind::NibbleProducts, 891.0, 13.0505),
-    (Kind::NibbleOpens, 1032.0, 15.0853),
-    (Kind::CarryProducts, 459.0, 0.4127),
-    (Kind::CarryOpens, 585.0, 0.2529),
-    (Kind::SentBytes, 20008.0, 0.1023),
-    (Kind::ReceivedBytes, 8862.0, 0.1888),
-    (Kind::FreshBytes, 0.0, 0.7211),
+/// x86-64 machine (Intel Xeon with AVX-512 and AMX).
+const RATES: [(Kind, f64, f64); 34] = [
+    (Kind::ConvMacs, 8166.0, 0.0067),
+    (Kind::NarrowMacs, 7404.0, 0.0056),
+    (Kind::DigitMacs, 8809.0, 0.0011),
+    (Kind::ConvTaps, 0.0, 0.1844),
+    (Kind::ConvReads, 0.0, 0.1272),
+    (Kind::ConvSums, 0.0, 0.8628),
+    (Kind::ConvWeights, 0.0, 1.027),
+    (Kind::DepthwiseMacs, 438.0, 0.288),
+    (Kind::DenseMacs, 132.0, 0.0464),
+    (Kind::PoolTaps, 0.0, 1.153),
+    (Kind::Elements, 0.0, 0.3553),
+    (Kind::Transposed, 0.0, 3.324),
+    (Kind::Gathered, 0.0, 0.7022),
+    (Kind::Weights, 44.0, 0.8578),
+    (Kind::DrawnBytes, 59.0, 0.0425),
+    (Kind::DrawnElements, 0.0, 0.0985),
+    (Kind::BitWords, 21.0, 0.3587),
+    (Kind::ToBits, 89.0, 0.3098),
+    (Kind::FromBits, 27.0, 0.0676),
+    (Kind::Wraps, 89.0, 0.2058),
+    (Kind::BlockElements, 82.0, 0.0876),
+    (Kind::SelectElements, 223.0, 1.013),
+    (Kind::SumRuns, 0.0, 0.0928),
+    (Kind::GateRuns, 0.0, 0.1193),
+    (Kind::SelectRuns, 0.0, 0.0777),
+    (Kind::NibbleProducts, 214.0, 5.842),
+    (Kind::NibbleOpens, 585.0, 5.781),
+    (Kind::CarryProducts, 281.0, 0.0713),
+    (Kind::CarryOpens, 547.0, 0.0621),
+    (Kind::SentBytes, 15527.0, 0.0018),
+    (Kind::ReceivedBytes, 2246.0, 0.1393),
+    (Kind::PackedBytes, 0.0, 0.1281),
+    (Kind::UnpackedBytes, 0.0, 0.0546),
+    (Kind::FreshBytes, 0.0, 0.2985),
 ];
 
 /// What the two processors are worth together to a large convolution.
-const CORES: f64 = 1.3;
+const CORES: f64 = 1.8;
 
 /// Seconds until threads that wait share a step.
-const SHARE: f64 = 9.1e-5;
+const SHARE: f64 = 0.0001;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (4.43e9, 1.34e-4);
+const LOOPBACK: (f64, f64) = (4.22e9, 4.97e-5);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {
     Rates {
         measured: Measured {
-            machine: "built in: AMD EPYC, x86_64 linux".into(),
-            kernels: "avx2, 32-bit products".into(),
+            machine: "built in: Intel Xeon, x86_64 linux".into(),
+            kernels: "amx".into(),
             cores: CORES,
             share_seconds: SHARE,
             how: "bcr rates".into(),

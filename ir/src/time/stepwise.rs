@@ -3,7 +3,7 @@
 use super::memory::fresh_bytes;
 use super::work::conv;
 use super::{Kind, Work, narrow_weights, work};
-use crate::program::steps::{Fused, SHARED, STRIP, Step};
+use crate::program::steps::{Fused, SHARED, STRIP, Step, read_aside};
 use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Width};
 
 /// What a step takes.
@@ -95,8 +95,17 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
         let narrow = i.inputs.get(1).is_some_and(|w| narrow[*w as usize]);
         work(&i.inst, &types(&i.inputs), &types(&i.outputs), width, narrow)
     };
+    let bytes = |kind, b: BufferId| Work::of(kind, types(&[b]).iter().map(|ty| ty.wire_bytes()).sum());
+    // Received buffers that nobody has made whole yet: they are still bytes.
+    let mut packed = vec![false; code.buffers.len()];
+    for i in code.phases.iter().flatten().filter(|i| matches!(i.inst, Inst::Receive { .. })) {
+        i.outputs.iter().for_each(|b| packed[*b as usize] = true);
+    }
     Phase::ALL.map(|phase| {
         let all = &code.phases[phase.index()];
+        // What is sent and has been made to bytes by the step that made it.
+        let steps = &lifetimes.steps[phase.index()];
+        let sent_in_strips: Vec<BufferId> = steps.iter().flat_map(|s| s.sent()).collect();
         // Masks of an earlier phase that are drawn again for somebody who reads all of them.
         let mut again = vec![true; code.buffers.len()];
         let of = |(step, fresh): (&Step, &u64)| {
@@ -107,7 +116,30 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
                 Step::Fused(fused) => fused.drawn.clone(),
                 _ => Vec::new(),
             };
+            let mut read: Vec<BufferId> = Vec::new();
             for i in step.instructions().iter().map(|i| &all[*i]) {
+                let aside: Vec<BufferId> = read_aside(i).collect();
+                for b in &i.inputs {
+                    if !packed[*b as usize] {
+                        continue;
+                    }
+                    let whole = !matches!(step, Step::Fused(_)) || aside.contains(b);
+                    if whole {
+                        packed[*b as usize] = false;
+                        taken.add(i.layer, &bytes(Kind::UnpackedBytes, *b));
+                    } else if !read.contains(b) {
+                        read.push(*b);
+                        taken.add(i.layer, &bytes(Kind::UnpackedBytes, *b).part(share.of));
+                    }
+                }
+                if matches!(i.inst, Inst::Send { .. }) {
+                    for b in i.inputs.iter().filter(|b| !sent_in_strips.contains(b)) {
+                        taken.add(i.layer, &bytes(Kind::PackedBytes, *b).part(share.of));
+                    }
+                }
+                for b in i.outputs.iter().filter(|b| step.sent().any(|sent| sent == **b)) {
+                    taken.add(i.layer, &bytes(Kind::PackedBytes, *b).part(share.of));
+                }
                 for b in &i.inputs {
                     let masks = lifetimes.streams[*b as usize].is_some();
                     let before = masks && lifetimes.written[*b as usize] != phase;

@@ -72,10 +72,14 @@ pub enum Kind {
     CarryProducts,
     /// Word operations of opening carries.
     CarryOpens,
-    /// Bytes of messages made and handed to the link; a call is a message.
+    /// Bytes of messages handed to the link; a call is a message or a piece of one, small things made for it included.
     SentBytes,
-    /// Bytes of messages taken from the link and checked; a call is a message.
+    /// Bytes of messages taken from the link and checked; a call is a message or a piece of one.
     ReceivedBytes,
+    /// Bytes of messages that elements and planes are made to, by the step that has them.
+    PackedBytes,
+    /// Bytes of received messages that are made into elements and planes, by every step that reads them.
+    UnpackedBytes,
     /// Bytes of memory that a role uses for the first time, whatever the instruction.
     FreshBytes,
 }
@@ -88,7 +92,7 @@ pub const NARROW: usize = 4;
 
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 32] = [
+    pub const ALL: [Kind; 34] = [
         Kind::ConvMacs,
         Kind::NarrowMacs,
         Kind::DigitMacs,
@@ -120,6 +124,8 @@ impl Kind {
         Kind::CarryOpens,
         Kind::SentBytes,
         Kind::ReceivedBytes,
+        Kind::PackedBytes,
+        Kind::UnpackedBytes,
         Kind::FreshBytes,
     ];
 
@@ -162,6 +168,8 @@ impl Kind {
             Kind::CarryOpens => "carry_opens",
             Kind::SentBytes => "sent_bytes",
             Kind::ReceivedBytes => "received_bytes",
+            Kind::PackedBytes => "packed_bytes",
+            Kind::UnpackedBytes => "unpacked_bytes",
             Kind::FreshBytes => "fresh_bytes",
         }
     }
@@ -202,10 +210,16 @@ impl Kind {
 }
 
 /// Units and calls by kind; adds up. An instruction is one call of each kind that it has units of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     units: [u64; Kind::ALL.len()],
     calls: [u64; Kind::ALL.len()],
+}
+
+impl Default for Work {
+    fn default() -> Work {
+        Work { units: [0; Kind::ALL.len()], calls: [0; Kind::ALL.len()] }
+    }
 }
 
 impl Work {

@@ -82,18 +82,23 @@ pub fn overwrites(inst: &Inst) -> bool {
 /// The result of a local instruction on whole buffers, whose elements have this width.
 pub fn compute_whole(k: KernelSet, inst: &Inst, operands: &[&Buffer], ty: Type, width: Width) -> Option<Buffer> {
     let mut out = if overwrites(inst) { Buffer::any(ty, width) } else { Buffer::zeros(ty, width) };
-    by_width!(width, E => {
-        let mut all = Vec::with_capacity(operands.len());
-        for b in operands {
-            all.push(Operand::<E> { ty: b.ty(), data: Data::of(b)? });
-        }
-        let target = match ty {
-            Type::Ring { .. } => Target::Ring(out.elements_mut()?),
-            Type::Bits { .. } => Target::Bits(out.planes_mut()?),
-        };
-        compute(k.of(), inst, &all, None, (ty, ty.len()), target)?;
-    });
+    by_width!(width, E => compute_into::<E>(k, inst, operands, &mut out)?);
     Some(out)
+}
+
+/// As [`compute_whole`], into a buffer of the result's type, which is zero where the instruction does not
+/// [overwrite](overwrites) it.
+pub fn compute_into<E: Element>(k: KernelSet, inst: &Inst, operands: &[&Buffer], out: &mut Buffer) -> Option<()> {
+    let mut all = Vec::with_capacity(operands.len());
+    for b in operands {
+        all.push(Operand::<E> { ty: b.ty(), data: Data::of(b)? });
+    }
+    let ty = out.ty();
+    let target = match ty {
+        Type::Ring { .. } => Target::Ring(out.elements_mut()?),
+        Type::Bits { .. } => Target::Bits(out.planes_mut()?),
+    };
+    compute(k.of(), inst, &all, None, (ty, ty.len()), target)
 }
 
 /// Computes a local instruction on operands and a result of the types that the program's verifier proved; `map`

@@ -6,9 +6,10 @@ use bcc_ir::time::{Kind, Work, work};
 
 use crate::buffer::Buffer;
 use crate::element::{Element, by_width};
-use crate::exec::compute_whole;
+use crate::exec::{compute_into, overwrites};
+use crate::kernels::keystream::Keystream;
 use crate::kernels::{KernelSet, Kernels};
-use crate::prg::{Key, draw};
+use crate::prg::{Drawer, Key, draw};
 use crate::scratch::Scratch;
 use crate::weights::fill;
 
@@ -85,7 +86,23 @@ impl Case {
         let operands = || self.inputs.iter().zip(0..).map(draw_one).collect::<Vec<Buffer>>();
         let output = self.output;
         match (&self.inst, output) {
-            (Inst::Draw { stream }, _) => Box::new(move || drop(draw(&key, *stream, output, Width::Narrow))),
+            (Inst::Draw { stream }, _) => {
+                let (keystream, mut drawer) = (Keystream::new(&key.0), Drawer::default());
+                let mut results = Turns::new(|| Buffer::zeros(output, Width::Narrow));
+                Box::new(move || {
+                    let result = results.next();
+                    match output {
+                        Type::Ring { bits, .. } => {
+                            let all = result.elements_mut::<u32>().unwrap_or_default();
+                            drawer.elements(&keystream, *stream, bits, 0, all);
+                        }
+                        Type::Bits { len, .. } => {
+                            let all = result.planes_mut().unwrap_or_default();
+                            drawer.planes(&keystream, *stream, len, 0..len, all);
+                        }
+                    }
+                })
+            }
             (Inst::Conv(shape), Type::Ring { bits, .. }) => {
                 let operands = operands();
                 by_width!(self.width(), E => self.convolution::<E>(set.of(), bits, shape, &operands))
@@ -97,13 +114,39 @@ impl Case {
                 })
             }
             (inst, _) => {
-                let operands = operands();
+                let mut all = Turns::new(|| (operands(), Buffer::zeros(output, Width::Narrow)));
                 Box::new(move || {
-                    let all: Vec<&Buffer> = operands.iter().collect();
-                    drop(compute_whole(set, inst, &all, output, Width::Narrow));
+                    let (operands, result) = all.next();
+                    let operands: Vec<&Buffer> = operands.iter().collect();
+                    if !overwrites(inst) {
+                        result.planes_mut().unwrap_or_default().fill(0);
+                        result.elements_mut::<u32>().unwrap_or_default().fill(0);
+                    }
+                    let _ = compute_into::<u32>(set, inst, &operands, result);
                 })
             }
         }
+    }
+}
+
+/// Values that are used in turn: more than the second-level cache holds, as of what strips work on some comes from messages and
+/// buffers, and other parties take their turn in between.
+const VALUES: usize = 64;
+
+/// As many of a kind, one after the other and again.
+struct Turns<T> {
+    all: Vec<T>,
+    next: usize,
+}
+
+impl<T> Turns<T> {
+    fn new(mut make: impl FnMut() -> T) -> Self {
+        Turns { all: (0..VALUES).map(|_| make()).collect(), next: 0 }
+    }
+
+    fn next(&mut self) -> &mut T {
+        self.next = (self.next + 1) % VALUES;
+        &mut self.all[self.next]
     }
 }
 
@@ -219,7 +262,9 @@ fn passes(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         let pair = vec![ring(CUT, len); 2];
         add(Kind::Elements, size, Inst::Sub, pair.clone(), ring(CUT, len));
         let rows = planes(20, len);
-        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], rows);
+        // Planes of a comparison's products have each a stretch of the keystream.
+        let drawn = if size == Size::Small { 4 } else { 60 };
+        add(Kind::DrawnBytes, size, Inst::Draw { stream: 0 }, vec![], planes(drawn, len));
         add(Kind::BitWords, size, Inst::Xor, vec![rows; 2], rows);
         add(Kind::ToBits, size, Inst::ToBits { low: 0, count: 19, pad: 1 }, vec![ring(CUT, len)], rows);
         add(Kind::FromBits, size, Inst::ToRing, vec![planes(1, len)], ring(RING, len));
@@ -266,6 +311,7 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exec::compute_whole;
 
     #[test]
     fn every_case_can_be_computed() {

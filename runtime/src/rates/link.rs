@@ -9,10 +9,10 @@ use bcc_ir::program::{Message, Type, Width};
 use bcc_ir::time::{Loopback, Rate};
 
 use super::cases::CUT;
-use super::load::processor_seconds;
+use super::load::Clock;
 use super::{MeasureError, quartile};
 use crate::buffer::Buffer;
-use crate::channel::{Header, Link, LinkError, TcpLink, accept, connect, new_frame};
+use crate::channel::{Header, Link, LinkError, Payload, TcpLink, accept, connect, new_frame};
 use crate::prg::{Key, draw};
 use crate::wire;
 
@@ -42,27 +42,32 @@ const WIDTH: Width = Width::Narrow;
 pub struct Measured {
     pub sent: Rate,
     pub received: Rate,
+    pub packed: Rate,
+    pub unpacked: Rate,
     pub loopback: Loopback,
 }
 
 /// The interpreter's way of sending: pack into a new frame, hand it to the link.
-fn send(link: &mut TcpLink, [elements, bits]: &[Buffer; 2]) -> Result<(), LinkError> {
+fn frame([elements, bits]: &[Buffer; 2]) -> Vec<u8> {
     let mut frame = new_frame(Header::BYTES + (elements.ty().wire_bytes() + bits.ty().wire_bytes()) as usize);
     let (first, second) = frame[Header::BYTES..].split_at_mut(elements.ty().wire_bytes() as usize);
     wire::pack(elements, first);
     wire::pack(bits, second);
     let header = Header { index: 0, depth: 1, piece: 0, len: (frame.len() - Header::BYTES) as u64 };
     frame[..Header::BYTES].copy_from_slice(&header.bytes());
-    link.send(frame)
+    frame
 }
 
-/// The interpreter's way of receiving.
-fn receive(link: &mut TcpLink, [elements, bits]: [Type; 2]) -> Result<Option<[Buffer; 2]>, LinkError> {
+/// The interpreter's way of receiving: take the bytes, and unpack them where they are read.
+fn take(link: &mut TcpLink) -> Result<Payload, LinkError> {
     let header = Header::parse(link.header(PATIENCE)?);
-    let payload = link.payload(header.len as usize, PATIENCE)?;
+    link.payload(header.len as usize, PATIENCE)
+}
+
+fn unpack(payload: &Payload, [elements, bits]: [Type; 2]) -> Option<[Buffer; 2]> {
     let (first, second) = payload.bytes().split_at(elements.wire_bytes() as usize);
     let unpack = |ty, bytes| wire::unpack(ty, WIDTH, bytes).ok();
-    Ok(unpack(elements, first).zip(unpack(bits, second)).map(Into::into))
+    unpack(elements, first).zip(unpack(bits, second)).map(Into::into)
 }
 
 /// Half of a message of a ReLU are elements, half are planes of bits.
@@ -82,17 +87,20 @@ fn bytes(len: usize) -> f64 {
 enum Order {
     /// Send one back when it has come.
     Echo(usize),
-    /// Wait until it is there, take it, and say how long that took and when it was done.
+    /// Wait until it is there, take it, and say how long that took, and unpacking it.
     Take(usize),
 }
 
-fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<(f64, Instant)>) -> Result<(), LinkError> {
+/// Seconds of taking a message, and of unpacking it.
+type Taken = [f64; 2];
+
+fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<Taken>) -> Result<(), LinkError> {
     let answer = buffers(TINY);
     for order in orders {
         match order {
             Order::Echo(len) => {
-                receive(link, types(len))?;
-                send(link, &answer)?;
+                let _ = unpack(&take(link)?, types(len));
+                link.send(frame(&answer))?;
             }
             Order::Take(len) => {
                 // A message that the system's buffers hold is there soon after its header.
@@ -103,13 +111,12 @@ fn other_end(link: &mut TcpLink, orders: &Receiver<Order>, done: &Sender<(f64, I
                         std::hint::spin_loop();
                     }
                 }
-                let start = Instant::now();
-                let before = processor_seconds(false, start);
-                drop(receive(link, types(len))?);
-                let (own, end) = (processor_seconds(false, start) - before, Instant::now());
                 // A large one waits for the sender in between.
-                let took = if len < LARGE { end.duration_since(start).as_secs_f64() } else { own };
-                let _ = done.send((took, end));
+                let clock = Clock::start(len < LARGE);
+                let payload = take(link)?;
+                let took = clock.seconds();
+                drop(unpack(&payload, types(len)));
+                let _ = done.send([took, clock.seconds() - took]);
             }
         }
     }
@@ -144,9 +151,19 @@ fn middle(all: Vec<Measured>) -> Measured {
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(0.0)
     };
+    let rate = |of: fn(&Measured) -> Rate| {
+        let mut rates: Vec<Rate> = all.iter().map(of).collect();
+        rates.sort_by(|a, b| a.unit_ns.total_cmp(&b.unit_ns));
+        let mut calls: Vec<f64> = rates.iter().map(|r| r.call_ns).collect();
+        calls.sort_by(f64::total_cmp);
+        let middle = rates.len() / 2;
+        Rate { call_ns: calls.get(middle).copied().unwrap_or(0.0), ..rates.get(middle).copied().unwrap_or_default() }
+    };
     Measured {
-        sent: Rate { call_ns: median(|m| m.sent.call_ns), unit_ns: median(|m| m.sent.unit_ns) },
-        received: Rate { call_ns: median(|m| m.received.call_ns), unit_ns: median(|m| m.received.unit_ns) },
+        sent: rate(|m| m.sent),
+        received: rate(|m| m.received),
+        packed: rate(|m| m.packed),
+        unpacked: rate(|m| m.unpacked),
         loopback: Loopback {
             bytes_per_second: median(|m| m.loopback.bytes_per_second),
             rtt_seconds: median(|m| m.loopback.rtt_seconds),
@@ -154,48 +171,45 @@ fn middle(all: Vec<Measured>) -> Measured {
     }
 }
 
-fn exchange(
-    here: &mut TcpLink,
-    order: &Sender<Order>,
-    times: &Receiver<(f64, Instant)>,
-) -> Result<Measured, MeasureError> {
+fn exchange(here: &mut TcpLink, order: &Sender<Order>, times: &Receiver<Taken>) -> Result<Measured, MeasureError> {
     let give = |o: Order| order.send(o).map_err(|_| MeasureError::Stopped);
-    let take = || times.recv().map_err(|_| MeasureError::Stopped);
+    let taken = || times.recv().map_err(|_| MeasureError::Stopped);
     let tiny = buffers(TINY);
-    let (mut taken, mut sent) = (Vec::new(), Vec::new());
+    let (mut calls, mut answers) = (Vec::new(), Vec::new());
     for _ in 0..MESSAGES {
         give(Order::Take(TINY))?;
         // The other end waits already, as a party does.
         thread::sleep(Duration::from_micros(200));
         let start = Instant::now();
-        send(here, &tiny)?;
-        sent.push(start.elapsed().as_secs_f64());
-        taken.push(take()?.0);
+        here.send(frame(&tiny))?;
+        calls.push(start.elapsed().as_secs_f64());
+        answers.push(taken()?.iter().sum());
     }
     // Often the thread that writes, or the peer, gets the sender's core: its time is the network's.
-    let call = [sent.into_iter().fold(f64::INFINITY, f64::min), quartile(taken)];
+    let [send, receive] = [calls.into_iter().fold(f64::INFINITY, f64::min), quartile(answers)];
     // One after the other, so that both ends and the system in between are at work at the same time.
     let large = buffers(LARGE);
-    let start = Instant::now();
-    let processor = || [false, true].map(|all| processor_seconds(all, start));
-    let before = processor();
-    let mut received = 0.0;
+    let (own, all) = (Clock::start(false), Clock::of_process());
+    let (mut packing, mut taking, mut unpacking) = (0.0, 0.0, 0.0);
     for i in 0..BURST + UNDERWAY {
         if i < BURST {
             give(Order::Take(LARGE))?;
-            send(here, &large)?;
+            let before = own.seconds();
+            let frame = frame(&large);
+            packing += own.seconds() - before;
+            here.send(frame)?;
         }
         if i >= UNDERWAY {
-            received += take()?.0;
+            let [took, unpacked] = taken()?;
+            (taking, unpacking) = (taking + took, unpacking + unpacked);
         }
     }
-    let [own, all] = [0, 1].map(|i| processor()[i] - before[i]);
-    let copied = all - own - received;
+    let (own, all) = (own.seconds(), all.seconds());
+    let copying = all - own - taking - unpacking;
     let rate = |call: f64, seconds: f64| {
         let unit = (seconds / BURST as f64 - call).max(0.0) / bytes(LARGE);
         Rate { call_ns: (1e9 * call).round(), unit_ns: (1e13 * unit).round() / 1e4 }
     };
-    let (sent, received) = (rate(call[0], own), rate(call[1], received));
     let mut turns = Vec::new();
     for _ in 0..5 * MESSAGES {
         give(Order::Echo(TINY))?;
@@ -205,16 +219,18 @@ fn exchange(
             std::hint::spin_loop();
         }
         let start = Instant::now();
-        send(here, &tiny)?;
-        receive(here, types(TINY))?;
+        here.send(frame(&tiny))?;
+        let _ = unpack(&take(here)?, types(TINY));
         turns.push(start.elapsed().as_secs_f64());
     }
     // What sending and receiving do not explain is the network's.
-    let rtt_seconds = (quartile(turns) - 2.0 * (call[0] + call[1])).max(SHORTEST);
-    let bytes_per_second = (BURST as f64 * bytes(LARGE) / copied).min(FASTEST).round();
+    let rtt_seconds = (quartile(turns) - 2.0 * (send + receive)).max(SHORTEST);
+    let bytes_per_second = (BURST as f64 * bytes(LARGE) / copying).min(FASTEST).round();
     Ok(Measured {
-        sent,
-        received,
+        sent: rate(send, own - packing),
+        received: rate(receive, taking),
+        packed: rate(0.0, packing),
+        unpacked: rate(0.0, unpacking),
         loopback: Loopback { bytes_per_second, rtt_seconds: (rtt_seconds * 1e9).round() / 1e9 },
     })
 }

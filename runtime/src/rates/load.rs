@@ -34,19 +34,51 @@ pub fn beside<'a, T>(others: usize, make: impl Fn() -> Box<dyn FnMut() + 'a> + S
     })
 }
 
-/// Seconds that this thread, or all of this process, have had of a processor; where the system does not say, that have passed
-/// since `start`.
-pub fn processor_seconds(all: bool, start: Instant) -> f64 {
+/// Measures time.
+pub enum Clock {
+    /// That passes.
+    Passing(Instant),
+    /// That this thread, or all of this process, has had of a processor, from then on.
     #[cfg(unix)]
-    {
-        use rustix::time::{ClockId, clock_gettime};
-        let _ = start;
-        let time = clock_gettime(if all { ClockId::ProcessCPUTime } else { ClockId::ThreadCPUTime });
-        time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
+    Processor(rustix::time::ClockId, f64),
+}
+
+impl Clock {
+    /// Starts one of this thread's processor time, where the system tells it, or of `passing` time.
+    pub fn start(passing: bool) -> Clock {
+        #[cfg(unix)]
+        if !passing {
+            return Clock::processor(rustix::time::ClockId::ThreadCPUTime);
+        }
+        let _ = passing;
+        Clock::Passing(Instant::now())
     }
-    #[cfg(not(unix))]
-    {
-        let _ = all;
-        start.elapsed().as_secs_f64()
+
+    /// Starts one of the processor time of all threads, where the system tells it.
+    pub fn of_process() -> Clock {
+        #[cfg(unix)]
+        return Clock::processor(rustix::time::ClockId::ProcessCPUTime);
+        #[cfg(not(unix))]
+        Clock::start(true)
     }
+
+    #[cfg(unix)]
+    fn processor(id: rustix::time::ClockId) -> Clock {
+        Clock::Processor(id, now(id))
+    }
+
+    /// Seconds since its start.
+    pub fn seconds(&self) -> f64 {
+        match self {
+            Clock::Passing(start) => start.elapsed().as_secs_f64(),
+            #[cfg(unix)]
+            Clock::Processor(id, start) => now(*id) - start,
+        }
+    }
+}
+
+#[cfg(unix)]
+fn now(id: rustix::time::ClockId) -> f64 {
+    let time = rustix::time::clock_gettime(id);
+    time.tv_sec as f64 + 1e-9 * time.tv_nsec as f64
 }

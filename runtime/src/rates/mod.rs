@@ -87,6 +87,8 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     let link = link::measure()?;
     rates.insert(Kind::SentBytes, link.sent);
     rates.insert(Kind::ReceivedBytes, link.received);
+    rates.insert(Kind::PackedBytes, link.packed);
+    rates.insert(Kind::UnpackedBytes, link.unpacked);
     progress(steps, steps);
     let (cores, share_seconds) = cores(kernels, &cases);
     let measured = Measured {
@@ -208,13 +210,19 @@ pub fn machine() -> String {
 mod tests {
     use super::*;
 
+    /// Measured without a case.
+    fn elsewhere(kind: Kind) -> bool {
+        let messages = [Kind::SentBytes, Kind::ReceivedBytes, Kind::PackedBytes, Kind::UnpackedBytes];
+        kind == Kind::FreshBytes || messages.contains(&kind)
+    }
+
     #[test]
     fn every_local_kind_has_a_large_case_that_counts_it() {
         let cases = cases();
         for kind in Kind::ALL {
             let case = cases.iter().find(|c| c.kind == kind && c.size == Size::Large);
             match kind {
-                Kind::SentBytes | Kind::ReceivedBytes | Kind::FreshBytes => assert!(case.is_none()),
+                _ if elsewhere(kind) => assert!(case.is_none()),
                 _ => assert!(case.is_some_and(|c| c.work.units(kind) > 0), "{}", kind.name()),
             }
         }
@@ -227,8 +235,8 @@ mod tests {
             let alone = cases.iter().any(|c| c.kind == k && c.size == Size::Small);
             Rate { call_ns: if alone { 100.0 } else { 0.0 }, unit_ns: 0.25 * (1 + k.index() % 5) as f64 }
         };
-        let local = |k: &Kind| !matches!(k, Kind::SentBytes | Kind::ReceivedBytes | Kind::FreshBytes);
-        let want: BTreeMap<Kind, Rate> = Kind::ALL.into_iter().filter(local).map(|k| (k, rate(k))).collect();
+        let want: BTreeMap<Kind, Rate> =
+            Kind::ALL.into_iter().filter(|k| !elsewhere(*k)).map(|k| (k, rate(k))).collect();
         let rates = Rates {
             measured: Measured::default(),
             loopback: Loopback { bytes_per_second: 1.0, rtt_seconds: 1.0 },

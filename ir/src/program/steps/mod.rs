@@ -56,6 +56,12 @@ impl Step {
         }
     }
 
+    /// What it makes bytes of a message of, where its elements are made.
+    pub fn sent(&self) -> impl Iterator<Item = BufferId> + '_ {
+        let fused = if let Step::Fused(fused) = self { &fused.sent[..] } else { &[] };
+        fused.iter().map(|(b, _)| *b)
+    }
+
     /// The instruction of a step that has but one.
     pub fn single(&self) -> Option<usize> {
         match self {
