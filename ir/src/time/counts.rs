@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::memory::memory;
-use super::{Kind, digit_products, narrow_weights, work};
+use super::{Kind, byte_products, digit_products, narrow_weights, work};
 use crate::geometry::ConvShape;
 use crate::program::{Code, Inst, Instruction, Phase, Program, Role, Type, Width};
 
@@ -16,6 +16,8 @@ pub struct Count {
     pub narrow_macs: u64,
     /// Products of 16-bit digits that both take, were all convolutions made of those.
     pub digit_products: u64,
+    /// Products of bytes that both take, were all made of those.
+    pub byte_products: u64,
     /// Bytes of randomness: whole bytes of every ring element, whole words of every plane.
     pub drawn_bytes: u64,
     /// Bytes handed to links, headers included.
@@ -32,6 +34,7 @@ impl Count {
         self.wide_macs += other.wide_macs;
         self.narrow_macs += other.narrow_macs;
         self.digit_products += other.digit_products;
+        self.byte_products += other.byte_products;
         self.drawn_bytes += other.drawn_bytes;
         self.sent_bytes += other.sent_bytes;
         self.read_bytes += other.read_bytes;
@@ -95,6 +98,7 @@ fn instruction(program: &Program, code: &Code, width: Width, narrow: &[bool], i:
                 count.wide_macs = macs;
             }
             count.digit_products = macs * digit_products(*bits, narrow);
+            count.byte_products = macs * byte_products(*bits, narrow);
             if work(&i.inst, &inputs, &outputs, Width::Narrow, false).calls(Kind::ConvMacs) > 0 {
                 count.read_bytes = memory(*x, width) + arranged(shape, *bits, narrow);
             }

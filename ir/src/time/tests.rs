@@ -321,6 +321,7 @@ fn counts_by_hand() {
         wide_macs: macs,
         narrow_macs: macs,
         digit_products: macs * (6 + 3),
+        byte_products: macs * (15 + 9),
         drawn_bytes: 5 * 60,
         sent_bytes: 0,
         // Weights in one digit and in three.
@@ -331,6 +332,7 @@ fn counts_by_hand() {
     let dealer = Count {
         wide_macs: 18 * 30,
         digit_products: 6 * 18 * 30,
+        byte_products: 15 * 18 * 30,
         drawn_bytes: 3 * 2 * 8,
         sent_bytes: 116,
         // The convolution, one plane of three, and that again.

@@ -318,6 +318,12 @@ pub fn digit_products(bits: u8, narrow: bool) -> u64 {
     }
 }
 
+/// As [`digit_products`], where operands are taken apart to bytes.
+pub fn byte_products(bits: u8, narrow: bool) -> u64 {
+    let bytes = u64::from(bits.div_ceil(8));
+    if narrow && bits > 16 { 2 * bytes - 1 } else { bytes * (bytes + 1) / 2 }
+}
+
 pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> Work {
     let [h, w] = shape.output().unwrap_or([0, 0]);
     let pixels = (h * w) as u64;

@@ -12,8 +12,8 @@ use crate::rates::Rates;
 pub struct Bound {
     /// The phase.
     pub phase: String,
-    /// Products of digits, or of whole integers where they fit 32 bits and that is faster, with the fastest instruction
-    /// set.
+    /// Products of digits, of whole integers where they fit 32 bits, or of bytes, whatever is fastest, with the fastest
+    /// instruction set for each.
     pub products: f64,
     /// Keystream, made into elements of 32 bits.
     pub randomness: f64,
@@ -55,6 +55,8 @@ fn bound(phase: Phase, count: &Count, rounds: u64, width: Width, rates: &Rates) 
         Width::Narrow => digits.min(seconds(count.wide_macs + count.narrow_macs, last("integers_"))),
         Width::Wide => digits,
     };
+    let bytes = seconds(count.byte_products, "bytes_amx");
+    let products = if bytes > 0.0 { products.min(bytes) } else { products };
     let randomness = seconds(count.drawn_bytes, "draw_32");
     let links = seconds(count.sent_bytes, "tcp");
     let rounds = rounds as f64 * rates.rtt_seconds / 2.0;

@@ -7,6 +7,7 @@ mod bound;
 mod peak;
 mod rates;
 mod shapes;
+mod tiles;
 
 use std::path::PathBuf;
 
@@ -60,10 +61,11 @@ fn print_shares(shares: &[Share]) {
 
 fn print_needs(needs: &Needs) {
     type Row = (&'static str, fn(&Count) -> u64);
-    let rows: [Row; 7] = [
+    let rows: [Row; 8] = [
         ("wide macs", |c| c.wide_macs),
         ("narrow macs", |c| c.narrow_macs),
         ("digit products", |c| c.digit_products),
+        ("byte products", |c| c.byte_products),
         ("bytes drawn", |c| c.drawn_bytes),
         ("bytes sent", |c| c.sent_bytes),
         ("bytes read", |c| c.read_bytes),

@@ -73,6 +73,11 @@ pub fn sets() -> Vec<Set> {
             let integers = |o: &Operands| unsafe { x86::avx512::<true>(o) };
             let multiplied = 32 * CHAINS * STEPS;
             all.push(Set { name: "avx512", sums, integers, summed: SUMMED, products: Some(products), multiplied });
+            if is_x86_feature_detected!("avx512vnni") {
+                // SAFETY: AVX-512 F and VNNI were just found.
+                let sums = |o: &Operands| unsafe { x86::vnni(o) };
+                all.push(Set { name: "vnni", sums, integers, summed: SUMMED, products: None, multiplied: 0 });
+            }
         }
     }
     all
@@ -107,8 +112,8 @@ fn portable_integers(o: &Operands) -> i32 {
 mod x86 {
     use std::arch::x86_64::{
         __m256i, _mm256_add_epi32, _mm256_extract_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mullo_epi32,
-        _mm256_set1_epi32, _mm256_setzero_si256, _mm512_add_epi32, _mm512_loadu_si512, _mm512_madd_epi16,
-        _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm512_add_epi32, _mm512_dpwssd_epi32, _mm512_loadu_si512,
+        _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
     };
 
     use super::{CHAINS, Operands, ROWS, STEPS};
@@ -154,6 +159,23 @@ mod x86 {
                     let l = _mm512_set1_epi32(*l as i32);
                     let product = if INTEGERS { _mm512_mullo_epi32(l, right) } else { _mm512_madd_epi16(l, right) };
                     *sum = _mm512_add_epi32(*sum, product);
+                }
+            }
+        }
+        let all = sums.as_flattened().iter().fold(_mm512_setzero_si512(), |all, s| _mm512_add_epi32(all, *s));
+        _mm512_reduce_add_epi32(all)
+    }
+
+    /// As [`avx512`], of digits, summed up by the instruction that multiplies.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn vnni(o: &Operands) -> i32 {
+        let mut sums = [[_mm512_setzero_si512(); ROWS]; 4];
+        for (left, right) in o.left.as_chunks::<4>().0.iter().zip(o.right.as_chunks::<4>().0) {
+            for ((sums, left), right) in sums.iter_mut().zip(left).zip(right) {
+                // SAFETY: a row of 16 columns is as long as the register.
+                let right = unsafe { _mm512_loadu_si512(right.as_ptr().cast()) };
+                for (sum, l) in sums.iter_mut().zip(left) {
+                    *sum = _mm512_dpwssd_epi32(*sum, _mm512_set1_epi32(*l as i32), right);
                 }
             }
         }

@@ -15,6 +15,7 @@ use bcc_runtime::prg::{Key, draw};
 use serde::Serialize;
 
 use crate::peak::{Operands, sets};
+use crate::tiles;
 
 /// Shortest time of a run.
 const RUN: Duration = Duration::from_millis(40);
@@ -133,6 +134,15 @@ impl Bench {
                     }
                 });
             }
+        }
+        if tiles::available() {
+            self.add("bytes_amx".into(), "products", |_| {
+                let operands = tiles::Operands::new();
+                move || {
+                    black_box(tiles::sums(black_box(&operands)));
+                    tiles::PRODUCTS
+                }
+            });
         }
     }
 

@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use bcc_ir::geometry::{ConvShape, Window};
 use bcc_ir::program::{Type, Width};
-use bcc_ir::time::digit_products;
+use bcc_ir::time::{byte_products, digit_products};
 use bcc_runtime::element::Element;
 use bcc_runtime::kernels;
 use bcc_runtime::prg::{Key, draw};
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 
-use crate::peak::{Operands, Set, sets};
+use crate::peak::{Operands, sets};
+use crate::tiles;
 
 /// Least time of a run of the inner loop.
 const RUN: Duration = Duration::from_millis(1);
@@ -73,14 +74,19 @@ pub fn measure(runs: usize) -> Vec<Share> {
     one.map(|pool| pool.install(all)).unwrap_or_default()
 }
 
-/// The fastest inner loop: multiply-accumulates of the network in a call.
-fn inner(bits: u8, narrow: bool) -> Option<(Set, bool, f64)> {
+/// The inner loop of the kernels that are used: a call, and multiply-accumulates of the network in it.
+fn inner(bits: u8, narrow: bool) -> Option<(Box<dyn Fn() -> i32>, f64)> {
+    let (name, digits) = (kernels::best().name(), digit_products(bits, narrow) as f64);
+    if name == "amx" {
+        let operands = tiles::Operands::new();
+        let macs = tiles::PRODUCTS as f64 / byte_products(bits, narrow) as f64;
+        return Some((Box::new(move || tiles::sums(black_box(&operands))), macs));
+    }
+    // The sets are named as those of the kernels, and come in the same order.
     let set = sets().pop()?;
-    // As the kernels choose.
-    let whole = bits <= 32 && kernels::best().name().ends_with("32-bit products");
-    let products = if whole { 2.0 } else { digit_products(bits, narrow) as f64 };
-    let macs = set.summed as f64 / products;
-    Some((set, whole, macs))
+    let (operands, whole) = (Operands::new(), bits <= 32 && name.ends_with("32-bit products"));
+    let (sums, products) = if whole { (set.integers, 2.0) } else { (set.sums, digits) };
+    Some((Box::new(move || sums(black_box(&operands))), set.summed as f64 / products))
 }
 
 fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> Option<Share> {
@@ -95,8 +101,7 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
     let ready = k.arrange(bits, narrow, shape, &w)?;
     let mut out = vec![E::ZERO; y];
     let macs = (w.len() / shape.out_channels * y) as f64;
-    let (set, whole, each) = inner(bits, narrow)?;
-    let operands = Operands::new();
+    let (call, each) = inner(bits, narrow)?;
     let mut own: Vec<f64> = Vec::new();
     let mut limit: Vec<f64> = Vec::new();
     for _ in 0..runs.max(1) {
@@ -105,8 +110,7 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
         own.push(macs / start.elapsed().as_secs_f64());
         let (start, mut calls) = (Instant::now(), 0);
         while start.elapsed() < RUN {
-            let sums = if whole { set.integers } else { set.sums };
-            black_box(sums(black_box(&operands)));
+            black_box(call());
             calls += 1;
         }
         limit.push(f64::from(calls) * each / start.elapsed().as_secs_f64());

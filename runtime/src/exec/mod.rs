@@ -20,9 +20,7 @@ use rayon::prelude::*;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-#[cfg(test)]
-pub use compute::compute_whole;
-pub use compute::{compute_into, overwrites};
+pub use compute::{compute_into, compute_whole, overwrites};
 pub use lane::Lane;
 pub use meter::Meter;
 

@@ -354,6 +354,9 @@ mod tests {
         for bits in 1..=64 {
             for narrow in [false, true] {
                 assert_eq!(pairs(bits, narrow), bcc_ir::time::digit_products(bits, narrow), "{bits} bits");
+                let steps = Scheme::of_bytes(bits, narrow).windows.iter().flat_map(|w| &w.steps);
+                let bytes: u32 = steps.map(|s| (s.unsigned | s.signed).count_ones()).sum();
+                assert_eq!(u64::from(bytes), bcc_ir::time::byte_products(bits, narrow), "{bits} bits");
             }
         }
     }

@@ -45,8 +45,14 @@ pub trait Digit: Send + Sync {
     /// `to[d * step]`.
     fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize);
 
-    /// Adds the product of operands to a place of the result.
-    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>);
+    /// Adds the product of operands to a place of the result; `sums` holds anything, before and after.
+    fn add_tile<T: Tile, E: Element>(
+        tile: &T,
+        scheme: &Scheme,
+        operands: Operands<'_>,
+        place: &Place<'_, E>,
+        sums: &mut ByteSums,
+    );
 }
 
 impl Digit for i16 {
@@ -74,7 +80,13 @@ impl Digit for i16 {
     }
 
     #[inline(always)]
-    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
+    fn add_tile<T: Tile, E: Element>(
+        tile: &T,
+        scheme: &Scheme,
+        operands: Operands<'_>,
+        place: &Place<'_, E>,
+        _sums: &mut ByteSums,
+    ) {
         add_terms::<Self, T, E>(tile, scheme, operands, place);
     }
 }
@@ -102,7 +114,13 @@ impl Digit for u32 {
     }
 
     #[inline(always)]
-    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
+    fn add_tile<T: Tile, E: Element>(
+        tile: &T,
+        scheme: &Scheme,
+        operands: Operands<'_>,
+        place: &Place<'_, E>,
+        _sums: &mut ByteSums,
+    ) {
         add_terms::<Self, T, E>(tile, scheme, operands, place);
     }
 }
@@ -141,12 +159,17 @@ impl Digit for u8 {
     }
 
     #[inline(always)]
-    fn add_tile<T: Tile, E: Element>(tile: &T, scheme: &Scheme, operands: Operands<'_>, place: &Place<'_, E>) {
-        let mut sums = ByteSums::zeros();
+    fn add_tile<T: Tile, E: Element>(
+        tile: &T,
+        scheme: &Scheme,
+        operands: Operands<'_>,
+        place: &Place<'_, E>,
+        sums: &mut ByteSums,
+    ) {
         for (i, window) in scheme.windows.iter().enumerate() {
-            tile.multiply_bytes(&window.steps, [scheme.left.len(), scheme.right.len()], operands, &mut sums);
+            tile.multiply_bytes(&window.steps, [scheme.left.len(), scheme.right.len()], operands, sums);
             for row in 0..place.rows() {
-                place.add(row, place.first() && i == 0, tile.join_bytes(&sums, row, window));
+                place.add(row, place.first() && i == 0, tile.join_bytes(sums, row, window));
             }
         }
     }

@@ -15,7 +15,7 @@ use super::digits::{Scheme, Split};
 use super::matrix::{DEEPEST, Digit, MOST, Operands};
 use super::right::{Right, TILE, block_at};
 use super::target::{self, Shared};
-use super::tile::{COLUMNS, Job, Pair, Products, Tile};
+use super::tile::{ByteSums, COLUMNS, Job, Pair, Products, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
@@ -263,6 +263,7 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
         let row = self.scheme.right.len() * blocks;
         let own = if self.packed.is_some() { 0 } else { row * D::ENTRIES.min(self.left.depth) };
         let mut own = Scratch::<[Pair; COLUMNS]>::any(own);
+        let mut sums = ByteSums::zeros();
         for start in (0..self.left.depth).step_by(D::ENTRIES) {
             let slice = start..(start + D::ENTRIES).min(self.left.depth);
             let packed = match self.packed {
@@ -275,13 +276,13 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
             if D::KEEPS_ROWS {
                 for panel in self.panels.clone() {
                     for block in 0..blocks {
-                        self.add_tile(packed, block, panel, slice.clone());
+                        self.add_tile(packed, [block, panel], slice.clone(), &mut sums);
                     }
                 }
             } else {
                 for block in 0..blocks {
                     for panel in self.panels.clone() {
-                        self.add_tile(packed, block, panel, slice.clone());
+                        self.add_tile(packed, [block, panel], slice.clone(), &mut sums);
                     }
                 }
             }
@@ -292,7 +293,13 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
 impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
     /// Adds what a slice gives for one panel of rows and one block of columns.
     #[inline(always)]
-    fn add_tile(&self, packed: &[[Pair; COLUMNS]], block: usize, panel: usize, slice: Range<usize>) {
+    fn add_tile(
+        &self,
+        packed: &[[Pair; COLUMNS]],
+        [block, panel]: [usize; 2],
+        slice: Range<usize>,
+        sums: &mut ByteSums,
+    ) {
         let size = self.scheme.right.len() * slice.len();
         let right = &packed[block * size..][..size];
         let operands = Operands { left: self.left.panel(D::ROWS, panel, slice.clone()), right };
@@ -306,6 +313,6 @@ impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
         // SAFETY: tasks differ in their pixels or in their rows.
         #[allow(unsafe_code)]
         let place = unsafe { self.target.place(part, slice.start == 0, self.mask) };
-        D::add_tile(self.tile, self.scheme, operands, &place);
+        D::add_tile(self.tile, self.scheme, operands, &place, sums);
     }
 }
