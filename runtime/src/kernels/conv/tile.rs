@@ -146,14 +146,15 @@ fn plain_bytes(
             if !signed && step.unsigned >> k & 1 == 0 {
                 continue;
             }
-            let value = |byte: u8| if signed { i32::from(byte as i8) } else { i32::from(byte) };
             let left = &lefts[step.left.wrapping_add_unsigned(k) as usize];
             for (sums, left) in sums[k].iter_mut().zip(left) {
                 for (left, right) in left.iter().zip(&rights[step.right]) {
+                    let bytes = left.to_le_bytes();
+                    let l: [i32; 4] = if signed { bytes.map(|b| i32::from(b as i8)) } else { bytes.map(i32::from) };
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        let bytes = left.to_le_bytes().into_iter().zip(right.to_le_bytes());
-                        let products = bytes.map(|(l, r)| value(l) * i32::from(r));
-                        *sum = sum.wrapping_add(products.sum());
+                        let r = |at: u32| (right >> at & 0xff) as i32;
+                        let products = l[0] * r(0) + l[1] * r(8) + l[2] * r(16) + l[3] * r(24);
+                        *sum = sum.wrapping_add(products);
                     }
                 }
             }
