@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Kind, Work};
 
-/// What one kind of work takes on one core.
+/// What one kind of work takes on one core, while the others are at work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
@@ -26,8 +26,8 @@ pub struct Measured {
     pub machine: String,
     /// Name of the kernel set.
     pub kernels: String,
-    /// By how much all processors of the machine together are faster than one alone: their number, or
-    /// less where they share cores. Threads of a party and, on one machine, all parties share them.
+    /// What all processors of the machine together are worth, of one that works while the others do: their number, or
+    /// less where they wait for each other. Threads of a party and, on one machine, all parties share them.
     pub cores: f64,
     /// Seconds that a step shared by several threads takes longer where these have been waiting: until they are awake.
     pub share_seconds: f64,

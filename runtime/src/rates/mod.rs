@@ -2,7 +2,7 @@
 //!
 //! The real kernels run on random operands of the sizes of common layers, or of strips of them, through the functions
 //! that the interpreter calls, result buffers made and erased, with one thread in the pool; all other processors do the
-//! same meanwhile, as those of a party do ([`load`]). Every kind of work
+//! same meanwhile, as those of a party do. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
 //! have cases in which one of them outweighs the others. Other programs only ever add time, so the
@@ -97,9 +97,9 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
         cores,
         share_seconds,
         how: format!(
-            "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on one thread; a short and a long \
-             call of each kind, convolutions of four shapes, blocks of 1x1 and 4x4, \
-             randomness of planes and of 20 bits"
+            "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on each of all processors; a short and \
+             a long call of each kind, convolutions of five shapes, blocks of 1x1 and 4x4, randomness of planes and of \
+             20 bits; messages of both by processor time"
         ),
     };
     Ok(Rates { measured, loopback: link.loopback, rates })

@@ -8,7 +8,8 @@ use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
 use super::matrix::Operands;
-use super::tile::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, COLUMNS, GROUP, Pair};
+use super::tile::{COLUMNS, Pair};
+use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP};
 
 /// Bytes of a tile, and of a row of one.
 const TILE: usize = BYTE_ROWS * ROW;

@@ -13,8 +13,8 @@
 
 use std::sync::OnceLock;
 
-use super::matrix::MOST;
-use super::tile::{BYTE_SUMS, ByteStep, Pair, Products};
+use super::tile::{Pair, Products};
+use super::window::{BYTE_SUMS, Window};
 use crate::element::Element;
 
 /// Products that are summed up in 32 bits, for each pair of digits.
@@ -22,6 +22,9 @@ pub const SLICE: usize = 240;
 
 /// Bits of the widest digit.
 const WIDEST: u8 = 16;
+
+/// Most digits of an operand: bytes of 64 bits.
+pub const MOST: usize = 8;
 
 /// How an operand is taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,41 +206,6 @@ impl Scheme {
             let largest = |[i, j]: &[usize; 2]| 1u64 << (self.left.widths[*i] - 1 + self.right.widths[*j] - 1);
             t.pairs.iter().map(largest).sum::<u64>() * (SLICE as u64) < 1 << 31
         })
-    }
-}
-
-/// Products of bytes of some exponents, which are summed up side by side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// The products.
-    pub steps: Vec<ByteStep>,
-    /// Exponent of the first sum.
-    pub shift: u8,
-    /// Whether it is that of all sums, not 8 more for each: one exponent alone has all sums, so that additions need not
-    /// wait for each other.
-    pub same: bool,
-}
-
-impl Window {
-    /// The products of `left` and `right` bytes whose exponent is one of [`BYTE_SUMS`] from `8 first` on, and below
-    /// `8 right`; if `signed` the highest byte of the left has a sign.
-    fn new(left: usize, signed: bool, right: usize, first: usize) -> Window {
-        let same = first + 1 == right;
-        let step = |j: usize| {
-            let mut step = ByteStep { right: j, left: first as isize - j as isize, unsigned: 0, signed: 0 };
-            let turn = if same { j % BYTE_SUMS } else { 0 };
-            step.left -= turn as isize;
-            for k in (0..BYTE_SUMS).filter(|k| first + k < right) {
-                match (first + k).checked_sub(j) {
-                    Some(i) if signed && i + 1 == left => step.signed |= 1 << (k + turn),
-                    Some(i) if i < left => step.unsigned |= 1 << (k + turn),
-                    _ => {}
-                }
-            }
-            step
-        };
-        let steps = (0..right).map(step).filter(|s| s.unsigned | s.signed != 0).collect();
-        Window { steps, shift: 8 * first as u8, same }
     }
 }
 

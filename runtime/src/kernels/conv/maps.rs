@@ -6,8 +6,8 @@ use std::ops::Range;
 use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 
-use super::digits::Split;
-use super::matrix::{DEEPEST, Digit, MOST};
+use super::digits::{MOST, Split};
+use super::matrix::{DEEPEST, Digit};
 use super::right::{TILE, block_at, columns};
 use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;

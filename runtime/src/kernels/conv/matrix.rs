@@ -3,13 +3,12 @@
 
 use super::digits::{SLICE, Scheme, Split, Term};
 use super::target::Place;
-use super::tile::{BYTE_ROWS, ByteSums, COLUMNS, GROUP, Pair, ROWS, Tile};
+use super::tile::{COLUMNS, Pair, ROWS, Tile};
+use super::window::{BYTE_ROWS, ByteSums, GROUP};
 use crate::element::Element;
 
 /// Most digits of an entry.
 pub const DEEPEST: usize = 4;
-/// Most digits of an operand: bytes of 64 bits.
-pub const MOST: usize = 8;
 
 /// A slice of one panel of rows, and of one block of columns: digit after digit of every
 /// [group](Digit::group) of entries.
@@ -21,56 +20,52 @@ pub struct Operands<'a> {
     pub right: &'a [[Pair; COLUMNS]],
 }
 
-/// A whole integer, or the type of a digit. All functions are compiled for the instruction set of the job that calls
-/// them.
-pub trait Digit: Send + Sync {
+/// A whole integer, or the type of a digit; what is not said otherwise is that of pairs of digits and of whole integers. All
+/// functions are compiled for the instruction set of the job that calls them.
+pub trait Digit: Sized + Send + Sync {
     /// Digits of an entry.
     const DEPTH: usize;
-    /// Rows of a panel.
-    const ROWS: usize;
     /// Entries of a slice of the depth.
     const ENTRIES: usize;
+    /// Rows of a panel.
+    const ROWS: usize = ROWS;
     /// The depth is a multiple of so many entries.
-    const WHOLE: usize;
+    const WHOLE: usize = 1;
     /// Whether a panel of rows stays in the caches while the columns change, not the other way round.
-    const KEEPS_ROWS: bool;
+    const KEEPS_ROWS: bool = false;
 
     /// Entries of a slice of `entries` that lie together, behind which come the next digit's.
-    fn group(entries: usize) -> usize;
+    #[inline(always)]
+    fn group(entries: usize) -> usize {
+        entries
+    }
 
     /// Where a row's entry is in a group of so many.
-    fn left_at(group: usize, entry: usize, row: usize) -> usize;
+    #[inline(always)]
+    fn left_at(_group: usize, entry: usize, row: usize) -> usize {
+        entry * Self::ROWS + row
+    }
 
     /// Entries of columns, whose digits are of the first [`DEPTH`](Self::DEPTH) rows: digit `d` goes to
     /// `to[d * step]`.
     fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize);
 
     /// Adds the product of operands to a place of the result; `sums` holds anything, before and after.
+    #[inline(always)]
     fn add_tile<T: Tile, E: Element>(
         tile: &T,
         scheme: &Scheme,
         operands: Operands<'_>,
         place: &Place<'_, E>,
-        sums: &mut ByteSums,
-    );
+        _sums: &mut ByteSums,
+    ) {
+        add_terms::<Self, T, E>(tile, scheme, operands, place);
+    }
 }
 
 impl Digit for i16 {
     const DEPTH: usize = 2;
-    const ROWS: usize = ROWS;
     const ENTRIES: usize = SLICE / 2;
-    const WHOLE: usize = 1;
-    const KEEPS_ROWS: bool = false;
-
-    #[inline(always)]
-    fn group(entries: usize) -> usize {
-        entries
-    }
-
-    #[inline(always)]
-    fn left_at(_group: usize, entry: usize, row: usize) -> usize {
-        entry * ROWS + row
-    }
 
     #[inline(always)]
     fn cut<E: Element>(split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], step: usize) {
@@ -78,50 +73,15 @@ impl Digit for i16 {
             to[digit * step] = split.pairs(digit, rows[0], rows[1]);
         }
     }
-
-    #[inline(always)]
-    fn add_tile<T: Tile, E: Element>(
-        tile: &T,
-        scheme: &Scheme,
-        operands: Operands<'_>,
-        place: &Place<'_, E>,
-        _sums: &mut ByteSums,
-    ) {
-        add_terms::<Self, T, E>(tile, scheme, operands, place);
-    }
 }
 
 impl Digit for u32 {
     const DEPTH: usize = 1;
-    const ROWS: usize = ROWS;
     const ENTRIES: usize = SLICE;
-    const WHOLE: usize = 1;
-    const KEEPS_ROWS: bool = false;
-
-    #[inline(always)]
-    fn group(entries: usize) -> usize {
-        entries
-    }
-
-    #[inline(always)]
-    fn left_at(_group: usize, entry: usize, row: usize) -> usize {
-        entry * ROWS + row
-    }
 
     #[inline(always)]
     fn cut<E: Element>(_split: &Split, rows: [&[E; COLUMNS]; DEEPEST], to: &mut [[Pair; COLUMNS]], _step: usize) {
         to[0] = rows[0].map(E::low);
-    }
-
-    #[inline(always)]
-    fn add_tile<T: Tile, E: Element>(
-        tile: &T,
-        scheme: &Scheme,
-        operands: Operands<'_>,
-        place: &Place<'_, E>,
-        _sums: &mut ByteSums,
-    ) {
-        add_terms::<Self, T, E>(tile, scheme, operands, place);
     }
 }
 

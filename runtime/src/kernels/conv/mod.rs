@@ -9,6 +9,7 @@ mod product;
 mod right;
 mod target;
 mod tile;
+mod window;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

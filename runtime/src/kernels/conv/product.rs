@@ -11,11 +11,12 @@ use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::digits::{Scheme, Split};
-use super::matrix::{DEEPEST, Digit, MOST, Operands};
+use super::digits::{MOST, Scheme, Split};
+use super::matrix::{DEEPEST, Digit, Operands};
 use super::right::{Right, TILE, block_at};
 use super::target::{self, Shared};
-use super::tile::{ByteSums, COLUMNS, Job, Pair, Products, Tile};
+use super::tile::{COLUMNS, Job, Pair, Products, Tile};
+use super::window::ByteSums;
 use crate::element::Element;
 use crate::scratch::Scratch;
 

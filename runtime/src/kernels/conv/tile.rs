@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bcc_ir::program::Width;
 
-use super::digits::Window;
 use super::matrix::{Digit, Operands, product};
+use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP, Window};
 use crate::element::Element;
 
 /// Rows of the product that one call makes.
@@ -95,38 +95,6 @@ impl Products {
             _ => self,
         }
     }
-}
-
-/// Rows of a product of bytes.
-pub const BYTE_ROWS: usize = 16;
-/// Entries in depth that a product of bytes takes at a time.
-pub const GROUP: usize = 16;
-/// Exponents that are summed up side by side.
-pub const BYTE_SUMS: usize = 4;
-
-/// Sums of products of bytes, by exponent, row and column.
-#[repr(align(64))]
-pub struct ByteSums(pub [[[i32; COLUMNS]; BYTE_ROWS]; BYTE_SUMS]);
-
-impl ByteSums {
-    /// Zeros.
-    #[inline(always)]
-    pub fn zeros() -> ByteSums {
-        ByteSums([[[0; COLUMNS]; BYTE_ROWS]; BYTE_SUMS])
-    }
-}
-
-/// The products of one byte of the right operands with some of the left ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ByteStep {
-    /// The right operand's byte.
-    pub right: usize,
-    /// The left operand's byte whose product is in sum 0; it need not be there.
-    pub left: isize,
-    /// By bit, sums that it has a product for, of bytes without sign.
-    pub unsigned: u64,
-    /// The same where the left byte has a sign.
-    pub signed: u64,
 }
 
 /// [`Tile::multiply_bytes`] as it reads.

@@ -12,9 +12,9 @@ use std::arch::x86_64::{
 use bcc_ir::program::Width;
 
 use super::amx;
-use super::digits::Window;
 use super::matrix::{Digit, Operands};
-use super::tile::{BYTE_SUMS, ByteStep, ByteSums, COLUMNS, Job, Pair, Products, ROWS, Tile, faster_last};
+use super::tile::{COLUMNS, Job, Pair, Products, ROWS, Tile, faster_last};
+use super::window::{BYTE_SUMS, ByteStep, ByteSums, Window};
 use crate::element::Element;
 
 /// Steps in depth whose sums the AVX-512 kernel keeps apart, so that additions need not wait.
