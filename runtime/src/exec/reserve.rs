@@ -4,13 +4,14 @@
 //! follows from the program, so a rehearsal takes and gives back memory in the order of its steps, without computing,
 //! and what that leaves to be handed out again is touched once, in the setup.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use bcc_ir::program::steps::{Step, read_aside};
+use bcc_ir::program::steps::{Fused, Step, read_aside, strips};
 use bcc_ir::program::{BufferId, Inst, Instruction, Phase};
 
 use super::lane::Fixed;
+use super::strips::shared;
 use crate::channel::{Header, give_frame, new_frame};
 use crate::element::by_width;
 use crate::words::{Words, touch_kept};
@@ -34,7 +35,7 @@ pub fn reserve(fixed: &Fixed<'_>, phases: &[Phase], lanes: usize) {
         for (step, drops) in
             fixed.plan.lifetimes.steps[phase.index()].iter().zip(&fixed.plan.lifetimes.drops[phase.index()])
         {
-            rehearsal.step(step, all);
+            rehearsal.step(step, *phase, all);
             drops.iter().for_each(|b| drop(rehearsal.held.remove(b)));
         }
     }
@@ -51,9 +52,10 @@ struct Rehearsal<'a> {
 }
 
 impl Rehearsal<'_> {
-    fn step(&mut self, step: &Step, all: &[Instruction]) {
+    fn step(&mut self, step: &Step, phase: Phase, all: &[Instruction]) {
         match step {
             Step::Fused(fused) => {
+                let _scratch = self.scratch(fused, phase, all);
                 for i in &fused.instructions {
                     read_aside(&all[*i]).for_each(|b| self.bring(b));
                 }
@@ -98,6 +100,18 @@ impl Rehearsal<'_> {
                 }
             }
         }
+    }
+
+    /// What each thread has for the values of a strip.
+    fn scratch(&self, fused: &Fused, phase: Phase, all: &[Instruction]) -> Vec<Words> {
+        let code = self.fixed.program.code(self.fixed.role);
+        let instructions = fused.instructions.iter().map(|i| &all[*i]);
+        let values: BTreeSet<BufferId> =
+            instructions.flat_map(|i| i.inputs.iter().chain(&i.outputs)).copied().collect();
+        let longest = strips(code, phase, fused).iter().map(|s| s.elements.len()).max().unwrap_or(0);
+        let words = |b: &BufferId| self.fixed.width.words(code.buffers[*b as usize].resized(longest));
+        let threads = if shared(fused) { rayon::current_num_threads() } else { 1 };
+        (0..threads).flat_map(|_| values.iter().map(|b| Words::any(words(b)))).collect()
     }
 
     /// Bytes of the pieces of a message that a step sends or receives, in all lanes.

@@ -74,6 +74,11 @@ pub fn run(
     }
 }
 
+/// Whether a step is worth several threads.
+pub fn shared(fused: &Fused) -> bool {
+    fused.elements.len() * fused.instructions.len() >= SHARED
+}
+
 /// Does all strips, in as many tasks as are worth it.
 fn work<E: Element>(
     fixed: &Fixed<'_>,
@@ -85,8 +90,7 @@ fn work<E: Element>(
 ) -> Result<Vec<Spent>, Trouble> {
     let strips = strips(fixed.program.code(fixed.role), phase, fused);
     let threads = rayon::current_num_threads();
-    let tasks =
-        if fused.elements.len() * fused.instructions.len() < SHARED || threads == 1 { 1 } else { TASKS * threads };
+    let tasks = if shared(fused) && threads > 1 { TASKS * threads } else { 1 };
     let tasks = cut::tasks(&strips, tasks, compiled, fused.len, kept, parts).ok_or(Trouble::Operands)?;
     let work = |(strips, outputs): (&[Strip], Outputs<'_, E>)| Task::new(fixed, compiled, outputs).work(strips);
     match tasks.len() {
