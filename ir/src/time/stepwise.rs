@@ -3,7 +3,7 @@
 use super::memory::fresh_bytes;
 use super::work::conv;
 use super::{Kind, Work, narrow_weights, work};
-use crate::program::steps::{Fused, SHARED, STRIP, Step, read_aside};
+use crate::program::steps::{Fused, STRIP, Step, read_aside};
 use crate::program::{BufferId, Inst, Instruction, Lifetimes, Phase, Program, Role, Width};
 
 /// What a step takes.
@@ -34,7 +34,7 @@ impl StepWork {
     pub fn parallelism(&self, threads: u32) -> u32 {
         match &self.step {
             Step::One(_) | Step::Piece { .. } | Step::Rows { .. } => self.total().parallelism(threads),
-            Step::Fused(fused) if fused.elements.len() * fused.instructions.len() < SHARED => 1,
+            Step::Fused(fused) if !fused.shared() => 1,
             Step::Fused(fused) => (strips(fused) as u32).clamp(1, threads.max(1)),
         }
     }
@@ -111,25 +111,32 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
         let of = |(step, fresh): (&Step, &u64)| {
             let mut taken = StepWork { step: step.clone(), layers: Vec::new() };
             let share = share(program, all, step);
-            // Masks that are drawn strip by strip, for all instructions of the step.
-            let mut strips_of: Vec<BufferId> = match step {
-                Step::Fused(fused) => fused.drawn.clone(),
-                _ => Vec::new(),
-            };
+            // What strips draw and unpack is there for all instructions of the step.
             let mut read: Vec<BufferId> = Vec::new();
+            let fused = if let Step::Fused(fused) = step { Some(fused) } else { None };
             for i in step.instructions().iter().map(|i| &all[*i]) {
                 let aside: Vec<BufferId> = read_aside(i).collect();
                 for b in &i.inputs {
-                    if !packed[*b as usize] {
-                        continue;
+                    let whole = fused.is_none() || aside.contains(b);
+                    let first = !read.contains(b);
+                    if first {
+                        read.push(*b);
                     }
-                    let whole = !matches!(step, Step::Fused(_)) || aside.contains(b);
-                    if whole {
+                    if packed[*b as usize] && whole {
                         packed[*b as usize] = false;
                         taken.add(i.layer, &bytes(Kind::UnpackedBytes, *b));
-                    } else if !read.contains(b) {
-                        read.push(*b);
+                    } else if packed[*b as usize] && first {
                         taken.add(i.layer, &bytes(Kind::UnpackedBytes, *b).part(share.of));
+                    }
+                    let before = lifetimes.streams[*b as usize].is_some() && lifetimes.written[*b as usize] != phase;
+                    if fused.is_some_and(|f| f.drawn.contains(b)) {
+                        if first {
+                            taken.add(i.layer, &draw(*b).part(share.of));
+                        }
+                    } else if before && again[*b as usize] {
+                        // Once for all parts of a step, by the last of them.
+                        again[*b as usize] = !share.last;
+                        taken.add(i.layer, &draw(*b).part(share.of));
                     }
                 }
                 if matches!(i.inst, Inst::Send { .. }) {
@@ -140,19 +147,6 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
                 for b in i.outputs.iter().filter(|b| step.sent().any(|sent| sent == **b)) {
                     taken.add(i.layer, &bytes(Kind::PackedBytes, *b).part(share.of));
                 }
-                for b in &i.inputs {
-                    let masks = lifetimes.streams[*b as usize].is_some();
-                    let before = masks && lifetimes.written[*b as usize] != phase;
-                    let in_strips = matches!(step, Step::Fused(fused) if fused.drawn.contains(b));
-                    if let Some(at) = strips_of.iter().position(|drawn| drawn == b) {
-                        strips_of.swap_remove(at);
-                        taken.add(i.layer, &draw(*b).part(share.of));
-                    } else if before && !in_strips && again[*b as usize] {
-                        // Once for all parts of a step, by the last of them.
-                        again[*b as usize] = !share.last;
-                        taken.add(i.layer, &draw(*b).part(share.of));
-                    }
-                }
                 let mut work = own(i).part(share.of).times(1, share.calls);
                 let weights: u64 = i.outputs.iter().map(|b| arranged[*b as usize]).sum();
                 if weights > 0 {
@@ -160,7 +154,7 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
                 }
                 taken.add(i.layer, &work);
             }
-            if let Step::Fused(fused) = step {
+            if let Some(fused) = fused {
                 // A call for every strip.
                 taken.layers.iter_mut().for_each(|(_, work)| *work = work.times(1, strips(fused)));
             }
@@ -169,7 +163,7 @@ pub fn code_work(program: &Program, role: Role) -> [Vec<StepWork>; 3] {
             }
             taken
         };
-        lifetimes.steps[phase.index()].iter().zip(&fresh[phase.index()]).map(of).collect()
+        steps.iter().zip(&fresh[phase.index()]).map(of).collect()
     })
 }
 

@@ -11,7 +11,6 @@ use bcc_ir::program::steps::{Fused, Step, read_aside, strips};
 use bcc_ir::program::{BufferId, Inst, Instruction, Phase};
 
 use super::lane::Fixed;
-use super::strips::shared;
 use crate::channel::{Header, give_frame, new_frame};
 use crate::element::by_width;
 use crate::words::{Words, touch_kept};
@@ -110,7 +109,7 @@ impl Rehearsal<'_> {
             instructions.flat_map(|i| i.inputs.iter().chain(&i.outputs)).copied().collect();
         let longest = strips(code, phase, fused).iter().map(|s| s.elements.len()).max().unwrap_or(0);
         let words = |b: &BufferId| self.fixed.width.words(code.buffers[*b as usize].resized(longest));
-        let threads = if shared(fused) { rayon::current_num_threads() } else { 1 };
+        let threads = if fused.shared() { rayon::current_num_threads() } else { 1 };
         (0..threads).flat_map(|_| values.iter().map(|b| Words::any(words(b)))).collect()
     }
 

@@ -9,7 +9,7 @@ mod cut;
 
 use std::time::{Duration, Instant};
 
-use bcc_ir::program::steps::{Fused, SHARED, Strip, strips};
+use bcc_ir::program::steps::{Fused, Strip, strips};
 use bcc_ir::program::{BlockMap, BufferId, Inst, Phase, Type};
 use rayon::prelude::*;
 
@@ -74,11 +74,6 @@ pub fn run(
     }
 }
 
-/// Whether a step is worth several threads.
-pub fn shared(fused: &Fused) -> bool {
-    fused.elements.len() * fused.instructions.len() >= SHARED
-}
-
 /// Does all strips, in as many tasks as are worth it.
 fn work<E: Element>(
     fixed: &Fixed<'_>,
@@ -90,7 +85,7 @@ fn work<E: Element>(
 ) -> Result<Vec<Spent>, Trouble> {
     let strips = strips(fixed.program.code(fixed.role), phase, fused);
     let threads = rayon::current_num_threads();
-    let tasks = if shared(fused) && threads > 1 { TASKS * threads } else { 1 };
+    let tasks = if fused.shared() && threads > 1 { TASKS * threads } else { 1 };
     let tasks = cut::tasks(&strips, tasks, compiled, fused.len, kept, parts).ok_or(Trouble::Operands)?;
     let work = |(strips, outputs): (&[Strip], Outputs<'_, E>)| Task::new(fixed, compiled, outputs).work(strips);
     match tasks.len() {

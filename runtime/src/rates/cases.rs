@@ -79,16 +79,17 @@ impl Case {
         })
     }
 
-    /// A call on random operands; results are dropped, and so erased.
+    /// A call on random operands, made before.
     pub fn prepare<'a>(&'a self, set: KernelSet) -> Box<dyn FnMut() + 'a> {
         let key = Key::new([5; 16]);
         let draw_one = |(ty, i): (&Type, u32)| draw(&key, i, *ty, self.width());
         let operands = || self.inputs.iter().zip(0..).map(draw_one).collect::<Vec<Buffer>>();
         let output = self.output;
+        let bytes = |ty: &Type| 8 * Width::Narrow.words(*ty) as u64;
         match (&self.inst, output) {
             (Inst::Draw { stream }, _) => {
                 let (keystream, mut drawer) = (Keystream::new(&key.0), Drawer::default());
-                let mut results = Turns::new(|| Buffer::zeros(output, Width::Narrow));
+                let mut results = Turns::new(bytes(&output), || Buffer::zeros(output, Width::Narrow));
                 Box::new(move || {
                     let result = results.next();
                     match output {
@@ -114,7 +115,8 @@ impl Case {
                 })
             }
             (inst, _) => {
-                let mut all = Turns::new(|| (operands(), Buffer::zeros(output, Width::Narrow)));
+                let each = self.inputs.iter().map(bytes).sum::<u64>() + bytes(&output);
+                let mut all = Turns::new(each, || (operands(), Buffer::zeros(output, Width::Narrow)));
                 Box::new(move || {
                     let (operands, result) = all.next();
                     let operands: Vec<&Buffer> = operands.iter().collect();
@@ -129,9 +131,9 @@ impl Case {
     }
 }
 
-/// Values that are used in turn: more than the second-level cache holds, as of what strips work on some comes from messages and
-/// buffers, and other parties take their turn in between.
-const VALUES: usize = 64;
+/// Bytes of operands and results that are used in turn: more than the second-level cache holds, as of what strips work on
+/// some comes from messages and buffers, and other parties take their turn in between. Every processor has as many.
+const TURNS: u64 = 3 << 20;
 
 /// As many of a kind, one after the other and again.
 struct Turns<T> {
@@ -140,12 +142,15 @@ struct Turns<T> {
 }
 
 impl<T> Turns<T> {
-    fn new(mut make: impl FnMut() -> T) -> Self {
-        Turns { all: (0..VALUES).map(|_| make()).collect(), next: 0 }
+    /// Of so many bytes each.
+    fn new(bytes: u64, mut make: impl FnMut() -> T) -> Self {
+        // Fewer of whole buffers would stay in the cache, more small ones tell no more.
+        let count = (TURNS / bytes.max(1)).clamp(8, 64);
+        Turns { all: (0..count).map(|_| make()).collect(), next: 0 }
     }
 
     fn next(&mut self) -> &mut T {
-        self.next = (self.next + 1) % VALUES;
+        self.next = (self.next + 1) % self.all.len();
         &mut self.all[self.next]
     }
 }

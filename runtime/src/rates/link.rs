@@ -205,7 +205,8 @@ fn exchange(here: &mut TcpLink, order: &Sender<Order>, times: &Receiver<Taken>) 
         }
     }
     let (own, all) = (own.seconds(), all.seconds());
-    let copying = all - own - taking - unpacking;
+    // Where the system tells no processor times they overlap.
+    let copying = (all - own - taking - unpacking).max(BURST as f64 * bytes(LARGE) / FASTEST);
     let rate = |call: f64, seconds: f64| {
         let unit = (seconds / BURST as f64 - call).max(0.0) / bytes(LARGE);
         Rate { call_ns: (1e9 * call).round(), unit_ns: (1e13 * unit).round() / 1e4 }
@@ -225,7 +226,7 @@ fn exchange(here: &mut TcpLink, order: &Sender<Order>, times: &Receiver<Taken>) 
     }
     // What sending and receiving do not explain is the network's.
     let rtt_seconds = (quartile(turns) - 2.0 * (send + receive)).max(SHORTEST);
-    let bytes_per_second = (BURST as f64 * bytes(LARGE) / copying).min(FASTEST).round();
+    let bytes_per_second = (BURST as f64 * bytes(LARGE) / copying).round();
     Ok(Measured {
         sent: rate(send, own - packing),
         received: rate(receive, taking),

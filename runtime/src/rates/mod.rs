@@ -1,7 +1,7 @@
 //! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
 //!
 //! The real kernels run on random operands of the sizes of common layers, or of strips of them, through the functions
-//! that the interpreter calls, result buffers made and erased, with one thread in the pool; all other processors do the
+//! that the interpreter calls, results in memory that is at hand, with one thread in the pool; all other processors do the
 //! same meanwhile, as those of a party do. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)

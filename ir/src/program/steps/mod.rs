@@ -22,7 +22,7 @@ pub use strips::{Strip, strips};
 /// Elements of a strip, where its blocks allow.
 pub const STRIP: usize = 4096;
 /// Results of a step, one for each element and instruction, from which several threads share it.
-pub const SHARED: usize = 1 << 18;
+const SHARED: usize = 1 << 18;
 
 /// What runs next; instructions by their index in the phase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,13 @@ pub struct Fused {
     pub kept: Vec<BufferId>,
     /// Results that the message behind the step takes, with their places among its parts.
     pub sent: Vec<(BufferId, usize)>,
+}
+
+impl Fused {
+    /// Whether it is worth several threads.
+    pub fn shared(&self) -> bool {
+        self.elements.len() * self.instructions.len() >= SHARED
+    }
 }
 
 /// The map of an instruction that has blocks of several pixels.

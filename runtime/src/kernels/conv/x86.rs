@@ -124,12 +124,9 @@ impl Avx512 {
         }
         let of = |products| Avx512 { products, vnni: false };
         let digits = of(Products::Digits);
-        let mut all = match is_x86_feature_detected!("avx512vnni") {
-            true => vec![digits, Avx512 { vnni: true, ..digits }],
-            false => vec![digits],
-        };
-        let digits = all.pop().unwrap_or(digits);
-        all.extend(faster_last(digits, of(Products::Whole)));
+        let vnni = is_x86_feature_detected!("avx512vnni");
+        let mut all: Vec<Self> = vnni.then_some(digits).into_iter().collect();
+        all.extend(faster_last(Avx512 { vnni, ..digits }, of(Products::Whole)));
         all.extend(amx::available().then_some(of(Products::Bytes)));
         all
     }
@@ -252,15 +249,13 @@ fn parts(ByteSums(sums): &ByteSums, row: usize) -> [__m512i; BYTE_SUMS] {
 #[target_feature(enable = "avx512f")]
 fn join_narrow(sums: &ByteSums, row: usize, window: &Window) -> [u32; COLUMNS] {
     let [a, b, c, d] = parts(sums, row);
-    let all = if window.same {
-        // A shift of more than 31 bits leaves zeros.
-        let sum = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-        _mm512_sll_epi32(sum, _mm_cvtsi32_si128(window.shift.into()))
-    } else {
-        let low = _mm512_add_epi32(a, _mm512_slli_epi32::<8>(b));
-        let high = _mm512_add_epi32(_mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d));
-        _mm512_sll_epi32(_mm512_add_epi32(low, high), _mm_cvtsi32_si128(window.shift.into()))
+    let [b, c, d] = match window.same {
+        true => [b, c, d],
+        false => [_mm512_slli_epi32::<8>(b), _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d)],
     };
+    let sum = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+    // A shift of more than 31 bits leaves zeros.
+    let all = _mm512_sll_epi32(sum, _mm_cvtsi32_si128(window.shift.into()));
     let mut out = [0; COLUMNS];
     // SAFETY: as long as the register.
     unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
