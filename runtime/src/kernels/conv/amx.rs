@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use super::matrix::Operands;
 use super::tile::{COLUMNS, Pair};
-use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP};
+use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP, Pattern, Window};
 
 /// Bytes of a tile, and of a row of one.
 const TILE: usize = BYTE_ROWS * ROW;
@@ -80,13 +80,122 @@ impl Drop for Tiles {
 /// [`Tile::multiply_bytes`](super::tile::Tile::multiply_bytes). This thread must have [`Tiles`], without which the processor
 /// refuses the instructions.
 #[inline(always)]
-pub fn multiply(
+pub fn multiply(window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
+    let blocks = operands.right.len() / (GROUP * digits[1]);
+    assert!(operands.left.len() == blocks * digits[0] * GROUP * BYTE_ROWS, "operands are of the same depth");
+    if blocks == 0 || window.steps.is_empty() {
+        sums.0.as_flattened_mut().as_flattened_mut().fill(0);
+        return;
+    }
+    match window.pattern {
+        Pattern::Four => four(blocks, digits, operands, sums),
+        Pattern::Two => two(blocks, digits, operands, sums),
+        Pattern::Steps => by_steps(&window.steps, blocks, digits, operands, sums),
+    }
+}
+
+/// Products of a fixed pattern: for every group of entries those of `$products`, between a prologue that clears the four
+/// sums and an epilogue that stores them. `{l}` and `{r}` are the group's first left and right tile, digits follow.
+macro_rules! pattern {
+    ($(#[$doc:meta])* $name:ident, [$left:literal, $right:literal], $($products:literal),*) => {
+        $(#[$doc])*
+        #[inline(always)]
+        fn $name(blocks: usize, digits: [usize; 2], operands: Operands<'_>, ByteSums(sums): &mut ByteSums) {
+            assert!(blocks > 0 && digits[0] >= $left && digits[1] >= $right, "operands have the bytes");
+            assert!(operands.left.len() >= blocks * digits[0] * GROUP * BYTE_ROWS, "and so many groups");
+            assert!(operands.right.len() >= blocks * digits[1] * GROUP, "and so many groups");
+            // SAFETY: each of `blocks` groups has the tiles of 1024 bytes that are named, as just found; sums are four tiles.
+            // The instructions are there, or they raise a signal.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    $($products,)*
+                    "add {l}, {left_block}",
+                    "add {r}, {right_block}",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {row}], tmm0",
+                    "tilestored [{sums} + {row} + 1024], tmm1",
+                    "tilestored [{sums} + {row} + 2048], tmm2",
+                    "tilestored [{sums} + {row} + 3072], tmm3",
+                    l = inout(reg) operands.left.as_ptr() => _,
+                    r = inout(reg) operands.right.as_ptr() => _,
+                    blocks = inout(reg) blocks => _,
+                    left_block = in(reg) digits[0] * TILE,
+                    right_block = in(reg) digits[1] * TILE,
+                    row = in(reg) ROW,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    out("tmm0") _,
+                    out("tmm1") _,
+                    out("tmm2") _,
+                    out("tmm3") _,
+                    out("tmm4") _,
+                    out("tmm5") _,
+                    out("tmm6") _,
+                    out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+pattern!(
+    /// [`Pattern::Four`]: eight tiles are loaded for ten products.
+    four,
+    [4, 4],
+    "tileloadd tmm4, [{r} + {row}]",
+    "tileloadd tmm5, [{l} + {row} + 3072]",
+    "tdpbuud tmm3, tmm5, tmm4",
+    "tileloadd tmm5, [{l} + {row}]",
+    "tdpbuud tmm0, tmm5, tmm4",
+    "tileloadd tmm6, [{l} + {row} + 1024]",
+    "tdpbuud tmm1, tmm6, tmm4",
+    "tileloadd tmm7, [{l} + {row} + 2048]",
+    "tdpbuud tmm2, tmm7, tmm4",
+    "tileloadd tmm4, [{r} + {row} + 1024]",
+    "tdpbuud tmm1, tmm5, tmm4",
+    "tdpbuud tmm2, tmm6, tmm4",
+    "tdpbuud tmm3, tmm7, tmm4",
+    "tileloadd tmm4, [{r} + {row} + 2048]",
+    "tdpbuud tmm2, tmm5, tmm4",
+    "tdpbuud tmm3, tmm6, tmm4",
+    "tileloadd tmm4, [{r} + {row} + 3072]",
+    "tdpbuud tmm3, tmm5, tmm4"
+);
+
+pattern!(
+    /// [`Pattern::Two`]: six tiles are loaded for seven products.
+    two,
+    [2, 4],
+    "tileloadd tmm4, [{r} + {row}]",
+    "tileloadd tmm5, [{l} + {row}]",
+    "tdpbuud tmm0, tmm5, tmm4",
+    "tileloadd tmm6, [{l} + {row} + 1024]",
+    "tdpbsud tmm1, tmm6, tmm4",
+    "tileloadd tmm7, [{r} + {row} + 1024]",
+    "tdpbsud tmm2, tmm6, tmm7",
+    "tdpbuud tmm1, tmm5, tmm7",
+    "tileloadd tmm4, [{r} + {row} + 2048]",
+    "tdpbsud tmm3, tmm6, tmm4",
+    "tdpbuud tmm2, tmm5, tmm4",
+    "tileloadd tmm7, [{r} + {row} + 3072]",
+    "tdpbuud tmm3, tmm5, tmm7"
+);
+
+/// Any products.
+#[inline(always)]
+fn by_steps(
     steps: &[ByteStep],
+    blocks: usize,
     digits: [usize; 2],
     Operands { left, right }: Operands<'_>,
     ByteSums(sums): &mut ByteSums,
 ) {
-    let blocks = right.len() / (GROUP * digits[1]);
     let reach = |s: &ByteStep| -> [isize; 2] {
         let which = (s.unsigned | s.signed) & 0xf;
         [which.trailing_zeros() as isize, 63 - which.leading_zeros() as isize].map(|k| s.left + k)
@@ -95,11 +204,9 @@ pub fn multiply(
         let [first, last] = reach(s);
         (s.unsigned | s.signed) != 0 && first >= 0 && last < digits[0] as isize && s.right < digits[1]
     });
-    assert!(inside && left.len() == blocks * digits[0] * GROUP * BYTE_ROWS, "steps name bytes that operands have");
-    if blocks == 0 || steps.is_empty() {
-        sums.as_flattened_mut().as_flattened_mut().fill(0);
-        return;
-    }
+    assert!(blocks > 0 && inside, "steps name bytes that operands have");
+    assert!(left.len() >= blocks * digits[0] * GROUP * BYTE_ROWS, "operands have so many groups");
+    assert!(right.len() >= blocks * digits[1] * GROUP, "operands have so many groups");
     // SAFETY: for each of `blocks` groups of entries and each step the right tile and the left tiles that it names, of
     // 1024 bytes each, are inside the operands, as just found; sums are four tiles. The instructions are there, or they
     // raise a signal.

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::digits::{MOST, Split};
 use super::matrix::{DEEPEST, Digit};
-use super::right::{TILE, block_at, columns};
+use super::right::columns;
 use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
@@ -37,11 +37,35 @@ struct Run {
     from: usize,
 }
 
+impl Run {
+    /// Its pixels in a map, and what follows.
+    #[inline(always)]
+    fn of<'a>(&self, plane: &'a [Pair], tap: usize) -> &'a [Pair; COLUMNS] {
+        plane[tap + self.from..].first_chunk().expect("planes have a panel more than their maps")
+    }
+}
+
+/// Writes as many as there is room for.
+#[inline(always)]
+fn put(to: &mut [Pair], from: &[Pair; COLUMNS]) {
+    match to.first_chunk_mut() {
+        Some(to) => *to = *from,
+        None => put_some(to, from),
+    }
+}
+
+/// The very last ones. Aside, so that the others are copies of a fixed length.
+#[cold]
+#[inline(never)]
+fn put_some(to: &mut [Pair], from: &[Pair; COLUMNS]) {
+    to.copy_from_slice(&from[..to.len()]);
+}
+
 impl<D: Digit> Maps<D> {
     /// Words of memory that the entries of `channels` maps take.
     pub fn words(split: &Split, shape: &ConvShape, channels: usize) -> usize {
         let map = rows_and_columns(shape).iter().product::<usize>() * shape.window.stride[1];
-        (size_of::<Pair>() * (split.len() * channels.div_ceil(D::DEPTH) * map + TILE)).div_ceil(8)
+        (size_of::<Pair>() * (split.len() * channels.div_ceil(D::DEPTH) * map + COLUMNS)).div_ceil(8)
     }
 
     /// Digits of `x`, `channels` maps that one group of `shape` reads.
@@ -55,7 +79,7 @@ impl<D: Digit> Maps<D> {
         let map = height * step_x * across;
         let deep = channels.div_ceil(D::DEPTH);
         let plane = deep * map;
-        let mut planes = Scratch::any(split.len() * plane + TILE);
+        let mut planes = Scratch::any(split.len() * plane + COLUMNS);
         let layout = Layout { split, left, width: in_w, step: step_x, across };
         // Plane by plane, of which the same maps of all digits are a task.
         let mut tasks: Vec<Vec<&mut [Pair]>> = (0..deep).map(|_| Vec::with_capacity(split.len())).collect();
@@ -84,23 +108,36 @@ impl<D: Digit> Maps<D> {
     /// As [`Right::pack`](super::right::Right::pack).
     #[inline(always)]
     pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
-        let (slice, panels) = (entries.len(), self.panels(first, count));
-        let group = D::group(slice);
-        let mut row = [0; 2 * COLUMNS];
-        for (i, tap) in self.taps.iter().skip(entries.start).take(slice).enumerate() {
-            for digit in 0..self.digits {
-                let plane = &self.planes[digit * self.plane..];
-                let from = |run: &Run| -> &[Pair; COLUMNS] {
-                    plane[tap + run.from..].first_chunk().expect("planes have a tile more than their maps")
-                };
-                for (panel, runs) in panels.iter().enumerate() {
-                    let to = &mut to[block_at(group, self.digits, panel * slice, i) + digit * group];
-                    if let [run] = &runs[..] {
-                        *to = *from(run);
-                    } else {
-                        runs.iter().for_each(|run| row[run.at..][..COLUMNS].copy_from_slice(from(run)));
-                        *to = *row.first_chunk().expect("a row has two panels");
+        let group = D::group(entries.len()).max(1);
+        let taps = |start: usize| &self.taps[start.min(self.taps.len())..(start + group).min(self.taps.len())];
+        let to = to.as_flattened_mut();
+        let mut start = 0;
+        for runs in self.panels(first, count) {
+            for taps in entries.clone().step_by(group).map(taps) {
+                for digit in 0..self.digits {
+                    let plane = &self.planes[digit * self.plane..];
+                    // A run's copy reaches into what comes next, which is written later: copies of a fixed length need no
+                    // loop, and nothing is put together in memory that is read at once.
+                    match &runs[..] {
+                        [run] => {
+                            let rows = to[start..].as_chunks_mut::<COLUMNS>().0;
+                            rows.iter_mut().zip(taps).for_each(|(row, tap)| *row = *run.of(plane, *tap));
+                        }
+                        [run, next] => {
+                            for (i, tap) in taps.iter().enumerate() {
+                                put(&mut to[start + i * COLUMNS..], run.of(plane, *tap));
+                                put(&mut to[start + i * COLUMNS + next.at..], next.of(plane, *tap));
+                            }
+                        }
+                        runs => {
+                            for (i, tap) in taps.iter().enumerate() {
+                                for run in runs {
+                                    put(&mut to[start + i * COLUMNS + run.at..], run.of(plane, *tap));
+                                }
+                            }
+                        }
                     }
+                    start += group * COLUMNS;
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! What an entry of the product's matrices holds: a whole integer, or two or four digits that follow each other in
 //! depth.
 
+use std::ops::Range;
+
 use super::digits::{SLICE, Scheme, Split, Term};
 use super::target::Place;
 use super::tile::{COLUMNS, Pair, ROWS, Tile};
@@ -9,6 +11,9 @@ use crate::element::Element;
 
 /// Most digits of an entry.
 pub const DEEPEST: usize = 4;
+
+/// Most blocks of columns of a task, whatever the digits.
+pub const MOST_BLOCKS: usize = 8;
 
 /// A slice of one panel of rows, and of one block of columns: digit after digit of every
 /// [group](Digit::group) of entries.
@@ -25,7 +30,7 @@ pub struct Operands<'a> {
 pub trait Digit: Sized + Send + Sync {
     /// Digits of an entry.
     const DEPTH: usize;
-    /// Entries of a slice of the depth.
+    /// Most entries of a slice of the depth.
     const ENTRIES: usize;
     /// Rows of a panel.
     const ROWS: usize = ROWS;
@@ -33,6 +38,17 @@ pub trait Digit: Sized + Send + Sync {
     const WHOLE: usize = 1;
     /// Whether a panel of rows stays in the caches while the columns change, not the other way round.
     const KEEPS_ROWS: bool = false;
+    /// Most blocks of [`COLUMNS`] columns that a task has.
+    const BLOCKS: usize = 4;
+
+    /// The slices of a depth, as long as each other but for a [`WHOLE`](Self::WHOLE).
+    #[inline(always)]
+    fn slices(depth: usize) -> impl Iterator<Item = Range<usize>> {
+        let parts = depth / Self::WHOLE;
+        let count = depth.div_ceil(Self::ENTRIES).max(1);
+        let at = move |i: usize| parts * i / count * Self::WHOLE;
+        (0..count).map(move |i| at(i)..at(i + 1))
+    }
 
     /// Entries of a slice of `entries` that lie together, behind which come the next digit's.
     #[inline(always)]
@@ -88,9 +104,10 @@ impl Digit for u32 {
 impl Digit for u8 {
     const DEPTH: usize = 4;
     const ROWS: usize = BYTE_ROWS;
-    const ENTRIES: usize = 4 * GROUP;
+    const ENTRIES: usize = 5 * GROUP;
     const WHOLE: usize = GROUP;
     const KEEPS_ROWS: bool = true;
+    const BLOCKS: usize = MOST_BLOCKS;
 
     #[inline(always)]
     fn group(_entries: usize) -> usize {
@@ -127,44 +144,41 @@ impl Digit for u8 {
         sums: &mut ByteSums,
     ) {
         for (i, window) in scheme.windows.iter().enumerate() {
-            tile.multiply_bytes(&window.steps, [scheme.left.len(), scheme.right.len()], operands, sums);
-            for row in 0..place.rows() {
-                place.add(row, place.first() && i == 0, tile.join_bytes(sums, row, window));
-            }
+            tile.multiply_bytes(window, [scheme.left.len(), scheme.right.len()], operands, sums);
+            tile.join_bytes(sums, window, place, place.first() && i == 0);
         }
     }
 }
 
-/// The bytes of four rows of words: entry `d` holds byte `d` of all four. Two rows are merged, then two of those; loop by
-/// loop, as compilers make vectors of such.
+/// The bytes of four rows of words: entry `d` holds byte `d` of all four. Halves of two rows are merged, then bytes of two
+/// of those; loop by loop, as compilers make vectors of such.
 #[inline(always)]
 fn transposed([a, b, c, d]: &[[u32; COLUMNS]; 4]) -> [[Pair; COLUMNS]; 4] {
-    /// Bytes 0 and 2 of two words, or their bytes 1 and 3.
+    /// Bits of `x` where the mask has ones, otherwise of `y`: one instruction of AVX-512. Written as an "or" it is taken for a
+    /// shuffle of bytes, which takes several.
     #[inline(always)]
-    fn bytes<const ODD: bool>(x: &[u32; COLUMNS], y: &[u32; COLUMNS]) -> [u32; COLUMNS] {
-        const EVEN: u32 = 0x00ff_00ff;
+    fn choose(mask: u32, x: u32, y: u32) -> u32 {
+        (x ^ y) & mask ^ y
+    }
+    /// The low parts of two words, or the high ones, those of `x` below: halves, or the bytes of halves.
+    #[inline(always)]
+    fn merged<const HIGH: bool>(mask: u32, bits: u32, x: &[u32; COLUMNS], y: &[u32; COLUMNS]) -> [u32; COLUMNS] {
         let mut out = [0; COLUMNS];
         for i in 0..COLUMNS {
-            out[i] = if ODD { x[i] >> 8 & EVEN | y[i] & !EVEN } else { x[i] & EVEN | (y[i] & EVEN) << 8 };
+            out[i] = if HIGH { choose(mask, x[i] >> bits, y[i]) } else { choose(mask, x[i], y[i] << bits) };
         }
         out
     }
-    /// The low halves of two words, or the high ones.
-    #[inline(always)]
-    fn halves<const HIGH: bool>(x: &[u32; COLUMNS], y: &[u32; COLUMNS]) -> [u32; COLUMNS] {
-        let mut out = [0; COLUMNS];
-        for i in 0..COLUMNS {
-            out[i] = if HIGH { x[i] >> 16 | y[i] & 0xffff_0000 } else { x[i] & 0xffff | y[i] << 16 };
-        }
-        out
-    }
-    let even = [bytes::<false>(a, b), bytes::<false>(c, d)];
-    let odd = [bytes::<true>(a, b), bytes::<true>(c, d)];
+    const HALF: u32 = 0x0000_ffff;
+    const BYTES: u32 = 0x00ff_00ff;
+    // Rows 0 and 2, as then bytes of rows 1 and 3 come between them.
+    let low = [merged::<false>(HALF, 16, a, c), merged::<false>(HALF, 16, b, d)];
+    let high = [merged::<true>(HALF, 16, a, c), merged::<true>(HALF, 16, b, d)];
     [
-        halves::<false>(&even[0], &even[1]),
-        halves::<false>(&odd[0], &odd[1]),
-        halves::<true>(&even[0], &even[1]),
-        halves::<true>(&odd[0], &odd[1]),
+        merged::<false>(BYTES, 8, &low[0], &low[1]),
+        merged::<true>(BYTES, 8, &low[0], &low[1]),
+        merged::<false>(BYTES, 8, &high[0], &high[1]),
+        merged::<true>(BYTES, 8, &high[0], &high[1]),
     ]
 }
 

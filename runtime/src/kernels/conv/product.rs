@@ -13,7 +13,7 @@ use zeroize::Zeroize;
 
 use super::digits::{MOST, Scheme, Split};
 use super::matrix::{DEEPEST, Digit, Operands};
-use super::right::{Right, TILE, block_at};
+use super::right::{Right, block_at};
 use super::target::{self, Shared};
 use super::tile::{COLUMNS, Job, Pair, Products, Tile};
 use super::window::ByteSums;
@@ -83,8 +83,7 @@ impl Left {
         let whole = (channels.div_ceil(D::DEPTH) * taps).next_multiple_of(D::WHOLE);
         let digits = split.len();
         let mut entries = Scratch::zeros(digits * padded * whole);
-        entries.par_chunks_mut(digits * padded * D::ENTRIES).enumerate().for_each(|(i, to)| {
-            let slice = i * D::ENTRIES..whole.min((i + 1) * D::ENTRIES);
+        cut_slices::<D, _>(&mut entries, digits * padded, whole).into_par_iter().for_each(|(slice, to)| {
             let panels = to.par_chunks_exact_mut(digits * D::ROWS * slice.len()).zip(w.par_chunks(depth * D::ROWS));
             panels.for_each(|(to, w)| {
                 tile.run(OnePanel { split, w, depth, taps, slice: slice.clone(), to, of: PhantomData::<D> });
@@ -171,7 +170,10 @@ fn product_of<D: Digit, T: Tile, E: Element>(
     let pixels = height * width;
     let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
     let map = shape.input[0] * shape.input[1];
-    let tiles = pixels.div_ceil(TILE);
+    let blocks = pixels.div_ceil(COLUMNS);
+    let tiles = blocks.div_ceil(D::BLOCKS);
+    // As many blocks of columns in each, or one more.
+    let columns = |t: usize| t * blocks / tiles * COLUMNS..pixels.min((t + 1) * blocks / tiles * COLUMNS);
     for (group, left) in groups.iter().enumerate() {
         let in_this = |c: usize| c.saturating_sub(group * out_group).min(out_group);
         let rows = in_this(channels.start)..in_this(channels.end);
@@ -199,24 +201,34 @@ fn product_of<D: Digit, T: Tile, E: Element>(
             rows: rows.clone(),
             pixels,
             panels: from + part * panels / parts..from + (part + 1) * panels / parts,
-            columns: t * TILE..pixels.min((t + 1) * TILE),
+            columns: columns(t),
         };
         if parts == 1 {
             (0..tiles).into_par_iter().for_each(|t| tile.run(rectangle(t, 0)));
             continue;
         }
         for t in 0..tiles {
-            let count = TILE.min(pixels - t * TILE);
+            let Range { start: first, end } = columns(t);
+            let count = end - first;
             let row = scheme.right.len() * count.div_ceil(COLUMNS);
             let mut packed = Scratch::<[Pair; COLUMNS]>::any(row * left.depth);
-            packed.par_chunks_mut(row * D::ENTRIES).enumerate().for_each(|(i, to)| {
-                let entries = i * D::ENTRIES..i * D::ENTRIES + to.len() / row;
-                tile.run(OnePack { right: &right, entries, first: t * TILE, count, to });
+            cut_slices::<D, _>(&mut packed, row, left.depth).into_par_iter().for_each(|(entries, to)| {
+                tile.run(OnePack { right: &right, entries, first, count, to });
             });
             let packed = Some(&packed[..]);
             (0..parts).into_par_iter().for_each(|part| tile.run(Rectangle { packed, ..rectangle(t, part) }));
         }
     }
+}
+
+/// What has so many values for each entry of a depth, slice by slice.
+fn cut_slices<D: Digit, T>(mut all: &mut [T], each: usize, depth: usize) -> Vec<(Range<usize>, &mut [T])> {
+    let cut = |slice: Range<usize>| {
+        let (part, rest) = std::mem::take(&mut all).split_at_mut(each * slice.len());
+        all = rest;
+        (slice, part)
+    };
+    D::slices(depth).map(cut).collect()
 }
 
 /// Rows that a task has at least, where they are shared among tasks.
@@ -265,8 +277,7 @@ impl<D: Digit, T: Tile, E: Element> Job for Rectangle<'_, D, T, E> {
         let own = if self.packed.is_some() { 0 } else { row * D::ENTRIES.min(self.left.depth) };
         let mut own = Scratch::<[Pair; COLUMNS]>::any(own);
         let mut sums = ByteSums::zeros();
-        for start in (0..self.left.depth).step_by(D::ENTRIES) {
-            let slice = start..(start + D::ENTRIES).min(self.left.depth);
+        for slice in D::slices(self.left.depth) {
             let packed = match self.packed {
                 Some(all) => &all[row * slice.start..row * slice.end],
                 None => {

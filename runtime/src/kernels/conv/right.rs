@@ -6,13 +6,10 @@ use bcc_ir::geometry::{ConvShape, Window};
 
 use super::digits::Split;
 use super::maps::Maps;
-use super::matrix::{DEEPEST, Digit};
+use super::matrix::{DEEPEST, Digit, MOST_BLOCKS};
 use super::tile::{COLUMNS, Pair, Tile, prefetch};
 use crate::element::Element;
 use crate::scratch::Scratch;
-
-/// Output pixels of a task.
-pub const TILE: usize = 4 * COLUMNS;
 
 /// Entries ahead of which the maps of single pixels are fetched.
 const AHEAD: usize = 8;
@@ -89,30 +86,41 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
         }
     }
 
-    /// Writes entries `entries` of the right matrix's columns for the output pixels `first .. first + count`, at
-    /// most [`TILE`]: panel by panel of [`COLUMNS`] columns, as [`Operands`](super::matrix::Operands) have them.
-    /// Columns past the last pixel and entries past the last one hold anything.
+    /// Writes entries `entries` of the right matrix's columns for the output pixels `first .. first + count`:
+    /// panel by panel of [`COLUMNS`] columns, as [`Operands`](super::matrix::Operands) have them.
+    /// There are at most [`MOST_BLOCKS`] panels. Columns past the last pixel and entries past the last one hold anything.
     #[inline(always)]
     pub fn pack(&self, entries: Range<usize>, first: usize, count: usize, to: &mut [[Pair; COLUMNS]]) {
         match self {
             Right::Maps(maps) => maps.pack(entries, first, count, to),
             Right::Pixels { x, map, split } => {
-                let (slice, panels) = (entries.len(), count.div_ceil(COLUMNS));
+                let (slice, whole) = (entries.len(), count / COLUMNS);
                 let (group, digits) = (D::group(slice), split.len());
-                let (x, zeros) = (x.all(), [E::ZERO; COLUMNS]);
+                let (x, zeros) = (x.all(), [[E::ZERO; COLUMNS]; MOST_BLOCKS]);
                 for (i, p) in entries.enumerate() {
                     let row = |r: usize| if r * map < x.len() { &x[r * map + first..][..count] } else { &[] };
                     // Every row is in another page, where processors do not look ahead by themselves.
                     for r in 0..D::DEPTH {
                         prefetch(row(D::DEPTH * (p + AHEAD) + r));
                     }
-                    for panel in 0..panels {
-                        let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
-                        let mut rows = [&zeros; DEEPEST];
-                        for (r, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
-                            *row = columns(x, (D::DEPTH * p + r) * map + first + panel * COLUMNS, spare);
+                    let mut rows = [&zeros[..whole]; DEEPEST];
+                    for (r, to) in rows.iter_mut().enumerate().take(D::DEPTH) {
+                        let row = row(D::DEPTH * p + r);
+                        if !row.is_empty() {
+                            *to = row.as_chunks().0;
                         }
+                    }
+                    for panel in 0..whole {
                         let to = &mut to[block_at(group, digits, panel * slice, i)..];
+                        D::cut(split, rows.map(|row| &row[panel]), to, group);
+                    }
+                    if whole * COLUMNS < count {
+                        let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
+                        let mut rows = [&zeros[0]; DEEPEST];
+                        for (r, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
+                            *row = columns(x, (D::DEPTH * p + r) * map + first + whole * COLUMNS, spare);
+                        }
+                        let to = &mut to[block_at(group, digits, whole * slice, i)..];
                         D::cut(split, rows, to, group);
                     }
                 }

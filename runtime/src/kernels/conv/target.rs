@@ -50,6 +50,7 @@ pub struct Rectangle {
 }
 
 /// A place in the output that one task has.
+#[derive(Clone, Copy)]
 pub struct Place<'a, E> {
     shared: &'a Shared<'a, E>,
     rectangle: Rectangle,

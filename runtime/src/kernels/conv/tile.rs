@@ -6,6 +6,7 @@ use std::time::Instant;
 use bcc_ir::program::Width;
 
 use super::matrix::{Digit, Operands, product};
+use super::target::Place;
 use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP, Window};
 use crate::element::Element;
 
@@ -57,19 +58,16 @@ pub trait Tile: Send + Sync {
         sums: &mut [[i32; COLUMNS]; ROWS],
     );
 
-    /// Products of bytes: `sums.0[k][r][c]` is the sum over entries and steps that have bit `k` of `left[r] * right[c]`,
-    /// products of the four bytes of entries of the digits that the step names, modulo `2^32`.
-    fn multiply_bytes(&self, steps: &[ByteStep], digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
-        plain_bytes(steps, digits, operands, sums);
+    /// Products of bytes: `sums.0[k][r][c]` is the sum over entries and the window's steps that have bit `k` of
+    /// `left[r] * right[c]`, products of the four bytes of entries of the digits that the step names, modulo `2^32`.
+    fn multiply_bytes(&self, window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
+        plain_bytes(&window.steps, digits, operands, sums);
     }
 
-    /// A row of such sums put together, each by its exponent.
-    fn join_bytes<E: Element>(&self, sums: &ByteSums, row: usize, window: &Window) -> [E; COLUMNS] {
-        let part = |k: usize, c: usize| {
-            let more = if window.same { 0 } else { 8 * k as u8 };
-            E::signed(sums.0[k][row][c]).up(window.shift + more)
-        };
-        std::array::from_fn(|c| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, c))))
+    /// Puts such sums together, each by its exponent, and adds them to a place, or writes them there if they are the
+    /// `first`.
+    fn join_bytes<E: Element>(&self, sums: &ByteSums, window: &Window, place: &Place<'_, E>, first: bool) {
+        plain_join(sums, window, place, first);
     }
 
     /// What it multiplies best of those that it can, for elements of a width.
@@ -127,6 +125,19 @@ fn plain_bytes(
                 }
             }
         }
+    }
+}
+
+/// [`Tile::join_bytes`] as it reads.
+#[inline(always)]
+pub fn plain_join<E: Element>(sums: &ByteSums, window: &Window, place: &Place<'_, E>, first: bool) {
+    let part = |k: usize, row: usize, c: usize| {
+        let more = if window.same { 0 } else { 8 * k as u8 };
+        E::signed(sums.0[k][row][c]).up(window.shift + more)
+    };
+    for row in 0..place.rows() {
+        let all = |c: usize| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, row, c)));
+        place.add(row, first, std::array::from_fn(all));
     }
 }
 

@@ -34,11 +34,24 @@ pub struct ByteStep {
     pub signed: u64,
 }
 
+/// What products a window has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pattern {
+    /// Of the four lowest bytes of both operands, all that have one of the four lowest exponents: ten.
+    Four,
+    /// As [`Four`](Self::Four), of left operands of two bytes, the second of which has a sign: seven.
+    Two,
+    /// Others.
+    Steps,
+}
+
 /// Products of bytes of some exponents, which are summed up side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Window {
     /// The products.
     pub steps: Vec<ByteStep>,
+    /// What they are.
+    pub pattern: Pattern,
     /// Exponent of the first sum.
     pub shift: u8,
     /// Whether it is that of all sums, not 8 more for each: one exponent alone has all sums, so that additions need not
@@ -65,6 +78,12 @@ impl Window {
             step
         };
         let steps = (0..right).map(step).filter(|s| s.unsigned | s.signed != 0).collect();
-        Window { steps, shift: 8 * first as u8, same }
+        let pattern = match (left, signed) {
+            _ if first > 0 || right < BYTE_SUMS => Pattern::Steps,
+            (2, true) => Pattern::Two,
+            (BYTE_SUMS.., false) => Pattern::Four,
+            _ => Pattern::Steps,
+        };
+        Window { steps, pattern, shift: 8 * first as u8, same }
     }
 }
