@@ -10,8 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-/// Words that are kept at most: 512 MiB.
-const KEPT: usize = 1 << 26;
+/// Words that are kept at most: 1 GiB.
+pub const KEPT: usize = 1 << 27;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
 /// Words of a cache line, where memory begins: a load of a whole line from elsewhere takes two.
@@ -26,20 +26,23 @@ pub struct Words {
     len: usize,
 }
 
-/// Used vectors by their length.
+/// Used vectors.
 #[derive(Default)]
 struct Kept {
-    free: BTreeMap<usize, Vec<Vec<u64>>>,
+    /// By their length, the one that came last at the end, each with the number of its coming.
+    free: BTreeMap<usize, Vec<(u64, Vec<u64>)>>,
     words: usize,
+    /// How many have come.
+    come: u64,
 }
 
-static POOL: Mutex<Kept> = Mutex::new(Kept { free: BTreeMap::new(), words: 0 });
+static POOL: Mutex<Kept> = Mutex::new(Kept { free: BTreeMap::new(), words: 0, come: 0 });
 
 impl Kept {
     /// The smallest that fits without much waste.
     fn take(&mut self, len: usize) -> Option<Vec<u64>> {
         let (&size, same) = self.free.range_mut(len..=len + len / 4).next()?;
-        let block = same.pop()?;
+        let (_, block) = same.pop()?;
         if same.is_empty() {
             self.free.remove(&size);
         }
@@ -47,20 +50,36 @@ impl Kept {
         Some(block)
     }
 
-    /// Keeps a vector, or gives it back where there is no room.
-    fn give(&mut self, block: Vec<u64>) -> Option<Vec<u64>> {
-        if self.words + block.len() > KEPT {
-            return Some(block);
+    /// Keeps a vector; gives back those for which there is no room, which have not been used for longest.
+    fn give(&mut self, block: Vec<u64>) -> Vec<Vec<u64>> {
+        let mut back = Vec::new();
+        if block.len() > KEPT {
+            return vec![block];
         }
         self.words += block.len();
-        self.free.entry(block.len()).or_default().push(block);
-        None
+        self.come += 1;
+        self.free.entry(block.len()).or_default().push((self.come, block));
+        while self.words > KEPT {
+            let came = |(size, same): (&usize, &Vec<(u64, _)>)| Some((same.first()?.0, *size));
+            let Some((_, size)) = self.free.iter().filter_map(came).min() else { break };
+            let Some(same) = self.free.get_mut(&size) else { break };
+            back.push(same.remove(0).1);
+            if same.is_empty() {
+                self.free.remove(&size);
+            }
+            self.words -= size;
+        }
+        back
+    }
+
+    fn blocks(&mut self) -> impl Iterator<Item = &mut Vec<u64>> {
+        self.free.values_mut().flatten().map(|(_, block)| block)
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.free.values_mut().flatten().for_each(|block| erase(block));
+        self.blocks().for_each(|block| erase(block));
     }
 }
 
@@ -84,12 +103,12 @@ pub fn erase_kept() {
 /// Has the system give what is kept in fact, page by page.
 pub fn touch_kept() {
     let mut kept = std::mem::take(&mut *pool());
-    kept.free.values_mut().flatten().collect::<Vec<_>>().into_par_iter().for_each(|block| erase(block));
+    kept.blocks().collect::<Vec<_>>().into_par_iter().for_each(|block| erase(block));
     let mut pool = pool();
     std::mem::swap(&mut *pool, &mut kept);
     // What was given back meanwhile.
-    let blocks: Vec<Vec<u64>> = std::mem::take(&mut kept.free).into_values().flatten().collect();
-    blocks.into_iter().filter_map(|block| pool.give(block)).for_each(|mut left| erase(&mut left));
+    let blocks = std::mem::take(&mut kept.free).into_values().flatten();
+    blocks.flat_map(|(_, block)| pool.give(block)).for_each(|mut left| erase(&mut left));
 }
 
 impl Words {
@@ -150,8 +169,9 @@ impl Drop for Words {
         let mut all = std::mem::take(&mut self.all);
         if all.len() < SMALL {
             erase(&mut all);
-        } else if let Some(mut left) = pool().give(all) {
-            erase(&mut left);
+        } else {
+            let back = pool().give(all);
+            back.into_iter().for_each(|mut left| erase(&mut left));
         }
     }
 }
@@ -163,7 +183,7 @@ mod tests {
     #[test]
     fn memory_comes_back() {
         let mut kept = Kept::default();
-        assert!(kept.give(vec![0; 1000]).is_none());
+        assert!(kept.give(vec![0; 1000]).is_empty());
         // Not for what is much smaller.
         assert!(kept.take(700).is_none());
         assert!(kept.take(900).is_some_and(|b| b.len() == 1000));
@@ -185,9 +205,14 @@ mod tests {
     fn no_more_is_kept_than_allowed() {
         let mut kept = Kept::default();
         for _ in 0..4 {
-            assert!(kept.give(vec![0; KEPT / 4]).is_none());
+            assert!(kept.give(vec![0; KEPT / 4]).is_empty());
         }
-        assert!(kept.give(vec![0; 1000]).is_some());
-        assert_eq!(kept.words, KEPT);
+        // The one that came first goes, or what is larger than all that may be kept.
+        kept.give(vec![0; 1000]).iter().for_each(|back| assert_eq!(back.len(), KEPT / 4));
+        assert_eq!(kept.words, KEPT / 4 * 3 + 1000);
+        assert!(kept.give(vec![0; KEPT / 4 - 1000]).is_empty() && kept.words == KEPT);
+        assert_eq!(kept.give(vec![0; KEPT / 2]).len(), 2);
+        assert!(kept.take(1000).is_some() && kept.take(KEPT / 2).is_some() && kept.take(KEPT / 4).is_some());
+        assert_eq!(kept.give(vec![0; KEPT + 1]).len(), 1);
     }
 }

@@ -6,11 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bcc_compiler::passes::BlockChoice;
-use bcc_ir::program::file::save;
+use bcc_compiler::compile::CompileOptions;
+use bcc_compiler::passes::{BlockChoice, PassOptions};
+use bcc_ir::program::file::{encode_program, save};
 use bcc_ir::program::traffic::traffic;
 use bcc_ir::program::{Phase, Program, Role};
 use bcc_ir::time::{Network, Prediction, Rate, Rates, Seconds, default_rates, phase_work, predict};
+use bcc_runtime::rates::session::PROGRAM as SESSION;
 use bcc_tests::nets::{built, compiled, options, random_images, tiny_compiled};
 use serde_json::Value;
 
@@ -182,4 +184,18 @@ fn files_of_networks_and_rates() {
     fails(&["inspect", dir, "--network", "wan", "--rates", "nowhere.ron"], &["cannot read the rates nowhere.ron"]);
     fails(&["inspect", dir, "--rates", &rates], &["--network"]);
     fails(&["inspect", dir, "--network", "wan", "--listing"], &["--listing"]);
+}
+
+/// What `bcr rates` runs as a session is what the compiler makes today.
+#[test]
+fn the_program_of_rates_is_up_to_date() {
+    let passes = PassOptions { input_bound: Some(1.0), frac: 6, weight_frac: 6, ..PassOptions::default() };
+    let compiled = compiled(built("conv_relus"), &CompileOptions { passes, ..CompileOptions::default() });
+    let (bytes, _) = encode_program(&compiled.lowered.program).unwrap();
+    assert!(
+        bytes == SESSION,
+        "the compiler's program of conv_relus differs; write it anew: bcc-models build conv_relus -o conv_relus.onnx; \
+         bcc compile conv_relus.onnx --input-bound 1 --frac 6 --weight-frac 6 -o out; \
+         cp out/program.bcc runtime/src/rates/session.bcc; and measure the built-in rates"
+    );
 }

@@ -6,50 +6,53 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (Intel Xeon with AVX-512 and AMX).
 const RATES: [(Kind, f64, f64); 34] = [
-    (Kind::ConvMacs, 8166.0, 0.0067),
-    (Kind::NarrowMacs, 7404.0, 0.0056),
-    (Kind::DigitMacs, 8809.0, 0.0011),
-    (Kind::ConvTaps, 0.0, 0.1844),
-    (Kind::ConvReads, 0.0, 0.1272),
-    (Kind::ConvSums, 0.0, 0.8628),
-    (Kind::ConvWeights, 0.0, 1.027),
-    (Kind::DepthwiseMacs, 438.0, 0.288),
-    (Kind::DenseMacs, 132.0, 0.0464),
-    (Kind::PoolTaps, 0.0, 1.153),
-    (Kind::Elements, 0.0, 0.3553),
-    (Kind::Transposed, 0.0, 1.675),
-    (Kind::Gathered, 109.0, 0.2844),
-    (Kind::Weights, 44.0, 0.8578),
-    (Kind::DrawnBytes, 59.0, 0.0425),
-    (Kind::DrawnElements, 0.0, 0.0985),
-    (Kind::BitWords, 21.0, 0.3587),
-    (Kind::ToBits, 89.0, 0.3098),
-    (Kind::FromBits, 27.0, 0.0676),
-    (Kind::Wraps, 89.0, 0.2058),
-    (Kind::BlockElements, 82.0, 0.0876),
-    (Kind::SelectElements, 223.0, 1.013),
-    (Kind::SumRuns, 0.0, 0.0928),
-    (Kind::GateRuns, 0.0, 0.1193),
-    (Kind::SelectRuns, 0.0, 0.0777),
-    (Kind::NibbleProducts, 214.0, 5.842),
-    (Kind::NibbleOpens, 585.0, 5.781),
-    (Kind::CarryProducts, 281.0, 0.0713),
-    (Kind::CarryOpens, 547.0, 0.0621),
-    (Kind::SentBytes, 15527.0, 0.0018),
-    (Kind::ReceivedBytes, 2246.0, 0.1393),
-    (Kind::PackedBytes, 0.0, 0.1281),
-    (Kind::UnpackedBytes, 0.0, 0.0546),
-    (Kind::FreshBytes, 0.0, 0.2985),
+    (Kind::ConvMacs, 3521.0, 0.0038),
+    (Kind::NarrowMacs, 2496.0, 0.0018),
+    (Kind::DigitMacs, 6051.0, 0.0006),
+    (Kind::ConvTaps, 0.0, 0.2848),
+    (Kind::ConvReads, 0.0, 0.1645),
+    (Kind::ConvSums, 0.0, 0.7156),
+    (Kind::ConvWeights, 0.0, 1.136),
+    (Kind::DepthwiseMacs, 410.0, 0.319),
+    (Kind::DenseMacs, 105.0, 0.0772),
+    (Kind::PoolTaps, 0.0, 0.92),
+    (Kind::Elements, 0.0, 0.3915),
+    (Kind::Transposed, 0.0, 2.037),
+    (Kind::Gathered, 115.0, 0.3159),
+    (Kind::Weights, 35.0, 0.964),
+    (Kind::DrawnBytes, 62.0, 0.0459),
+    (Kind::DrawnElements, 0.0, 0.1145),
+    (Kind::BitWords, 24.0, 0.4086),
+    (Kind::ToBits, 104.0, 0.3545),
+    (Kind::FromBits, 31.0, 0.0764),
+    (Kind::Wraps, 86.0, 0.2659),
+    (Kind::BlockElements, 61.0, 0.1885),
+    (Kind::SelectElements, 166.0, 1.091),
+    (Kind::SumRuns, 0.0, 0.5144),
+    (Kind::GateRuns, 0.0, 0.7121),
+    (Kind::SelectRuns, 0.0, 0.0305),
+    (Kind::NibbleProducts, 207.0, 7.269),
+    (Kind::NibbleOpens, 626.0, 6.895),
+    (Kind::CarryProducts, 295.0, 0.0726),
+    (Kind::CarryOpens, 579.0, 0.0635),
+    (Kind::SentBytes, 17850.0, 0.0018),
+    (Kind::ReceivedBytes, 3663.0, 0.1627),
+    (Kind::PackedBytes, 0.0, 0.1493),
+    (Kind::UnpackedBytes, 0.0, 0.0645),
+    (Kind::FreshBytes, 0.0, 0.3793),
 ];
 
 /// What the two processors are worth together to a large convolution.
-const CORES: f64 = 1.8;
+const CORES: f64 = 1.7;
+
+/// What a session takes beyond kernels.
+const SESSION: f64 = 0.16;
 
 /// Seconds until threads that wait share a step.
-const SHARE: f64 = 0.0001;
+const SHARE: f64 = 9.2e-05;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (4.22e9, 4.97e-5);
+const LOOPBACK: (f64, f64) = (3.69e+09, 6.38e-05);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {
@@ -58,6 +61,7 @@ pub fn default_rates() -> Rates {
             machine: "built in: Intel Xeon, x86_64 linux".into(),
             kernels: "amx".into(),
             cores: CORES,
+            session_part: SESSION,
             share_seconds: SHARE,
             how: "bcr rates".into(),
         },

@@ -7,7 +7,7 @@ use crate::program::steps::{Step, read_aside};
 use crate::program::{BufferId, Code, Inst, Lifetimes, Phase, Program, Type, Width};
 
 /// Bytes that a runtime takes in the setup at most, for what inferences will hold.
-const RESERVED: u64 = 1 << 29;
+const RESERVED: u64 = 1 << 30;
 
 /// Bytes of a buffer in memory: whole 64-bit words.
 pub(super) fn memory(ty: Type, width: Width) -> u64 {
@@ -160,13 +160,13 @@ mod tests {
     #[test]
     fn the_setup_takes_it_ahead() {
         let code = Code {
-            buffers: vec![ring(10), ring(1 << 27)],
+            buffers: vec![ring(10), ring(1 << 28)],
             phases: [
                 vec![i(Inst::Zero, &[], &[0])],
                 vec![i(Inst::Zero, &[], &[1])],
                 vec![i(Inst::Output, &[1, 0], &[])],
             ],
         };
-        assert_eq!(fresh(&code), [vec![80 + RESERVED], vec![(1 << 30) - RESERVED], vec![0]]);
+        assert_eq!(fresh(&code), [vec![80 + RESERVED], vec![(1 << 31) - RESERVED], vec![0]]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! - A step takes its work at the rates, on as many cores as its work can be split over.
 //!   Roles on one machine share its cores: where they want more than there are, each gets the same
-//!   fraction of what it wants. The first step behind a wait that several threads share takes longer: they wake up.
+//!   fraction of what it wants. The first step behind a wait that several threads share takes longer: they wake up, unless
+//!   it is done before.
 //!   Where roles share a machine, so does what copies their messages for the system.
 //! - A message, or a piece of one, is handed to its link when the send's work is done; the sender goes on. It waits
 //!   until the link's direction is free, occupies it for its bytes (header included), and is there
@@ -248,7 +249,9 @@ impl<'a> Walk<'a> {
         let cores = step.parallelism(threads).max(at_once.min(threads));
         let mut left = self.rates.seconds(&work);
         if cores > 1 && std::mem::take(&mut self.asleep[r]) {
-            left += self.share(cores) * self.rates.measured.share_seconds;
+            // Short steps are done before the others are awake.
+            let share = self.share(cores);
+            left += (share * self.rates.measured.share_seconds).min((share - 1.0).max(0.0) * left);
         }
         self.busy[r] += left;
         self.spans[r][self.at[r]].start = self.now;
@@ -309,7 +312,9 @@ impl<'a> Walk<'a> {
             State::Done => None,
         };
         let times = Role::ALL.map(next);
-        let Some(then) = times.iter().flatten().copied().min_by(f64::total_cmp) else { return false };
+        let then = times.iter().flatten().copied().min_by(f64::total_cmp);
+        // Rates that are no times give times without an end.
+        let Some(then) = then.filter(|then| then.is_finite()) else { return false };
         // Cores are shared otherwise from where a link is free again.
         let free = self.links.iter().flatten().map(|(free, _)| *free).filter(|free| *free > self.now);
         let then = free.fold(then, f64::min);

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Kind, Work};
 
-/// What one kind of work takes on one core, while the others are at work.
+/// What one kind of work takes on one core by itself, while the others do the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
@@ -29,6 +29,9 @@ pub struct Measured {
     /// What all processors of the machine together are worth, of one that works while the others do: their number, or
     /// less where they wait for each other. Threads of a party and, on one machine, all parties share them.
     pub cores: f64,
+    /// What a session takes of processors beyond what kernels take by themselves, as a part of that: their rates are
+    /// raised by it. It is between kernels, and in caches and memory that parties share.
+    pub session_part: f64,
     /// Seconds that a step shared by several threads takes longer where these have been waiting: until they are awake.
     pub share_seconds: f64,
     /// How they were measured.
@@ -113,6 +116,9 @@ impl Rates {
         if !self.measured.cores.is_finite() || self.measured.cores < 1.0 {
             return Some("measured.cores is below 1".into());
         }
+        if !self.measured.session_part.is_finite() || self.measured.session_part < 0.0 {
+            return Some("measured.session_part is no part".into());
+        }
         if !self.measured.share_seconds.is_finite() || self.measured.share_seconds < 0.0 {
             return Some("measured.share_seconds is no time".into());
         }
@@ -125,8 +131,11 @@ impl Rates {
         Some(format!("the rate of {} is no time", k.name()))
     }
 
+    /// In a session.
     fn rate(&self, kind: Kind) -> Rate {
-        self.rates.get(&kind).copied().unwrap_or_default()
+        let Rate { call_ns, unit_ns } = self.rates.get(&kind).copied().unwrap_or_default();
+        let session = if kind.of_system() { 1.0 } else { 1.0 + self.measured.session_part };
+        Rate { call_ns: call_ns * session, unit_ns: unit_ns * session }
     }
 
     /// Seconds of one core for a unit.
@@ -189,6 +198,7 @@ mod tests {
             ("unknown", text.replace("wraps", "wrops"), "wrops"),
             ("negative", text.replacen("call_ns: 100.0", "call_ns: -1.0", 1), "conv_macs is no time"),
             ("nobody", text.replace("cores: 2.0", "cores: 0.5"), "measured.cores"),
+            ("nobody", text.replace("session_part: 0.0", "session_part: -0.1"), "measured.session_part"),
             ("nobody", text.replace("share_seconds: 0.0", "share_seconds: -1.0"), "measured.share_seconds"),
             ("instant", text.replace("5e-5", "0.0"), "loopback"),
             ("cut", text[..text.len() / 2].to_string(), "holds no rates"),
@@ -205,5 +215,11 @@ mod tests {
         assert!((r.seconds(&w) - (100.0 + 500.0) * 1e-9).abs() < 1e-15);
         w.add(&Work::of(Kind::NarrowMacs, 10));
         assert!((r.seconds(&w) - (700.0 + 15.0) * 1e-9).abs() < 1e-15);
+        // Kernels take more in a session, the system does not.
+        let sent = Work::of(Kind::SentBytes, 1);
+        let (before, mut longer) = (r.seconds(&sent), r);
+        longer.measured.session_part = 0.5;
+        assert!((longer.seconds(&w) - 1.5 * (700.0 + 15.0) * 1e-9).abs() < 1e-15);
+        assert_eq!(longer.seconds(&sent), before);
     }
 }

@@ -58,11 +58,11 @@ pub enum Kind {
     BlockElements,
     /// Pixels whose share of a gated value is computed.
     SelectElements,
-    /// Rows of blocks that sums go through.
+    /// Rows of blocks of several pixels that sums go through.
     SumRuns,
-    /// Rows of blocks that the dealer's gates go through.
+    /// Rows of blocks of several pixels that the dealer's gates go through.
     GateRuns,
-    /// Rows of blocks that selections go through.
+    /// Rows of blocks of several pixels that selections go through.
     SelectRuns,
     /// Words of nibbles whose products the dealer computes: one for 64 nibbles.
     NibbleProducts,
@@ -194,6 +194,11 @@ impl Kind {
                 | Kind::BlockElements
                 | Kind::SelectElements
         )
+    }
+
+    /// Whether it is the system's part of messages, or its giving memory: not of kernels.
+    pub fn of_system(self) -> bool {
+        matches!(self, Kind::SentBytes | Kind::ReceivedBytes | Kind::FreshBytes)
     }
 
     /// Units that a thread takes at a time where several share an instruction that runs by itself; `None` where one
@@ -358,9 +363,11 @@ fn pool(shape: &PoolShape) -> u64 {
     (shape.channels * h * w * kh * kw) as u64
 }
 
+/// Rows of blocks of several pixels: single ones are taken many at a time.
 fn runs(map: &BlockMap) -> u64 {
     let [h, w] = map.map;
-    map.blocks.iter().map(|&[_, bw]| (h * w.div_ceil(bw.max(1))) as u64).sum()
+    let several = map.blocks.iter().filter(|[bh, bw]| bh * bw > 1);
+    several.map(|&[_, bw]| (h * w.div_ceil(bw.max(1))) as u64).sum()
 }
 
 /// Word operations of [`Inst::CarryProducts`] and [`Inst::CarryOpen`] for one word of a plane.

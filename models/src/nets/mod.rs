@@ -21,7 +21,7 @@ use crate::rng::Rng;
 
 pub use deeplab::{Rectifier, deeplabv3_mobilenetv2, deeplabv3_resnet50};
 pub use resnet::{StemPool, resnet_small, resnet18_cifar, resnet50};
-pub use single::{million_relus, single_conv};
+pub use single::{conv_relus, million_relus, single_conv};
 pub use tiny::{
     tiny_gates, tiny_grouped, tiny_nhwc, tiny_plain, tiny_pools, tiny_residual, tiny_segment, tiny_upsample,
 };
@@ -166,6 +166,12 @@ pub const NETS: &[NetInfo] = &[
         summary: "1,000,000 ReLUs behind a 1x1 convolution, averaged by channel",
         input: [1, 100, 100],
         builder: million_relus,
+    },
+    NetInfo {
+        name: "conv_relus",
+        summary: "three 3x3 convolutions of 64 channels with ReLUs, averaged by channel",
+        input: [16, 80, 80],
+        builder: conv_relus,
     },
     NetInfo { name: "tiny_plain", summary: "convolutions without branches", input: [3, 8, 8], builder: tiny_plain },
     NetInfo {

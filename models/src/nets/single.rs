@@ -1,4 +1,4 @@
-//! Single layers, to measure a part of a network by itself.
+//! Single layers and a few of them, to measure a part of a network by itself.
 
 use tract_onnx::pb::ModelProto;
 
@@ -29,4 +29,20 @@ pub fn million_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     let y = net.relu("relu", x);
     let y = net.global_average("avgpool", &y);
     net.output(&y.name, 100, [1, 1])
+}
+
+/// Three 3x3 convolutions of 64 channels with ReLUs, and averages: what `bcr rates` runs as a session, and so a network of
+/// which little but convolutions and ReLUs takes time. Input `x` `[N,16,80,80]`, output `y` `[N,64,1,1]`.
+///
+/// # Errors
+/// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
+pub fn conv_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
+    let mut net = Net::new("conv_relus", options)?;
+    let mut x = net.input([16, 80, 80], 1);
+    for layer in 1..=3 {
+        let y = net.conv(&format!("conv{layer}"), &x, 64, &Conv::square(3, 1, 1), true);
+        x = net.relu(&format!("relu{layer}"), y);
+    }
+    let y = net.global_average("avgpool", &x);
+    net.output(&y.name, 64, [1, 1])
 }

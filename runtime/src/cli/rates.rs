@@ -39,6 +39,7 @@ pub fn rates(a: &Rates) -> Result<()> {
     }
     let m = &rates.measured;
     let mut text = format!("{}, {} kernels, worth {} cores -> {}\n", m.machine, m.kernels, m.cores, a.output.display());
+    text += &format!("in a session kernels take {:.0} % more\n", 100.0 * m.session_part);
     for (kind, r) in Kind::ALL.into_iter().filter_map(|k| rates.rates.get(&k).map(|r| (k, r))) {
         text += &format!("{:16} {:9.0} ns a call {:9.4} ns a unit\n", kind.name(), r.call_ns, r.unit_ns);
     }

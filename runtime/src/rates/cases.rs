@@ -72,10 +72,18 @@ impl Case {
         if self.kind == Kind::ConvWeights {
             return Box::new(move || drop(kernels.arrange(bits, false, shape, &w)));
         }
-        let arranged = kernels.arrange(bits, narrow, shape, &w);
-        Box::new(move || match &arranged {
-            Some(weights) => kernels.conv_arranged(weights, &x, &mut Scratch::any(output)),
-            None => kernels.conv(bits, shape, &x, &w, &mut Scratch::zeros(output)),
+        let bytes = (size_of::<E>() * (x.len() + w.len() + output)) as u64;
+        let set = || (x.clone(), kernels.arrange(bits, narrow, shape, &w), Scratch::zeros(output));
+        let mut all = Turns::new(bytes, 4, set);
+        Box::new(move || {
+            let (x, arranged, out) = all.next();
+            match arranged {
+                Some(weights) => kernels.conv_arranged(weights, x, out),
+                None => {
+                    out.fill(E::ZERO);
+                    kernels.conv(bits, shape, x, &w, out);
+                }
+            }
         })
     }
 
@@ -89,7 +97,7 @@ impl Case {
         match (&self.inst, output) {
             (Inst::Draw { stream }, _) => {
                 let (keystream, mut drawer) = (Keystream::new(&key.0), Drawer::default());
-                let mut results = Turns::new(bytes(&output), || Buffer::zeros(output, Width::Narrow));
+                let mut results = Turns::new(bytes(&output), 8, || Buffer::zeros(output, Width::Narrow));
                 Box::new(move || {
                     let result = results.next();
                     match output {
@@ -116,7 +124,7 @@ impl Case {
             }
             (inst, _) => {
                 let each = self.inputs.iter().map(bytes).sum::<u64>() + bytes(&output);
-                let mut all = Turns::new(each, || (operands(), Buffer::zeros(output, Width::Narrow)));
+                let mut all = Turns::new(each, 8, || (operands(), Buffer::zeros(output, Width::Narrow)));
                 Box::new(move || {
                     let (operands, result) = all.next();
                     let operands: Vec<&Buffer> = operands.iter().collect();
@@ -142,10 +150,10 @@ struct Turns<T> {
 }
 
 impl<T> Turns<T> {
-    /// Of so many bytes each.
-    fn new(bytes: u64, mut make: impl FnMut() -> T) -> Self {
-        // Fewer of whole buffers would stay in the cache, more small ones tell no more.
-        let count = (TURNS / bytes.max(1)).clamp(8, 64);
+    /// Of so many bytes each, at least `least`: fewer of what is a part of a layer would stay in the cache.
+    fn new(bytes: u64, least: u64, mut make: impl FnMut() -> T) -> Self {
+        // More small ones tell no more.
+        let count = (TURNS / bytes.max(1)).clamp(least, 64);
         Turns { all: (0..count).map(|_| make()).collect(), next: 0 }
     }
 
@@ -213,20 +221,20 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
 fn blocks(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
     let map = |channels, side, block: usize| BlockMap { map: [side, side], blocks: vec![[block, block]; channels] };
     let sum = |map: &BlockMap| (vec![ring(CUT, map.pixels())], ring(CUT, map.count()));
-    for (size, map) in [(Size::Small, map(1, 8, 8)), (Size::Large, map(4, 32, 32))] {
+    for (size, map) in [(Size::Small, map(1, 8, 1)), (Size::Large, map(4, 32, 1))] {
         let (inputs, output) = sum(&map);
         add(Kind::BlockElements, size, Inst::BlockSum(map), inputs, output);
     }
-    let ones = map(4, 32, 1);
-    let (inputs, output) = sum(&ones);
-    add(Kind::SumRuns, Size::Large, Inst::BlockSum(ones.clone()), inputs, output);
-    let gated = ring(RING, ones.pixels());
-    let inputs = vec![planes(1, ones.count()), ring(CUT, ones.pixels())];
-    add(Kind::GateRuns, Size::Large, Inst::Gate(ones.clone()), inputs, gated);
+    let several = map(4, 32, 5);
+    let (inputs, output) = sum(&several);
+    add(Kind::SumRuns, Size::Large, Inst::BlockSum(several.clone()), inputs, output);
+    let gated = ring(RING, several.pixels());
+    let inputs = vec![planes(1, several.count()), ring(CUT, several.pixels())];
+    add(Kind::GateRuns, Size::Large, Inst::Gate(several.clone()), inputs, gated);
     let selects = [
-        (Kind::SelectElements, Size::Small, map(1, 8, 4)),
-        (Kind::SelectElements, Size::Large, map(4, 32, 4)),
-        (Kind::SelectRuns, Size::Large, ones),
+        (Kind::SelectElements, Size::Small, map(1, 8, 1)),
+        (Kind::SelectElements, Size::Large, map(4, 32, 1)),
+        (Kind::SelectRuns, Size::Large, several),
     ];
     for (kind, size, map) in selects {
         let (pixels, count, high) = (map.pixels(), map.count(), ring(RING - CUT, map.pixels()));

@@ -5,12 +5,14 @@
 //! same meanwhile, as those of a party do. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
-//! have cases in which one of them outweighs the others. Other programs only ever add time, so the
+//! have cases in which one of them outweighs the others. How much longer kernels take in a session shows a small network.
+//! Other programs only ever add time, so the
 //! lower quartile of a case's runs counts.
 
 mod cases;
 mod link;
 mod load;
+pub mod session;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,6 +22,8 @@ use thiserror::Error;
 
 use crate::channel::LinkError;
 use crate::kernels::KernelSet;
+use crate::session::SessionError;
+use bcc_ir::program::file::FileError;
 use cases::{Case, Size, cases};
 
 /// Why rates cannot be measured.
@@ -31,6 +35,12 @@ pub enum MeasureError {
     /// No connection from this machine to itself.
     #[error("cannot measure the loopback network: {0}")]
     Loopback(#[from] LinkError),
+    /// The built-in network's program cannot be read.
+    #[error("cannot run the built-in network: {0}; build bcr anew")]
+    Program(#[from] FileError),
+    /// The built-in network's session ended.
+    #[error("cannot run the built-in network: {0}")]
+    Session(#[from] SessionError),
     /// The other end of the loopback connection ended.
     #[error("the loopback network's other end stopped; try again")]
     Stopped,
@@ -74,7 +84,7 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
         return Err(MeasureError::Threads(threads));
     }
     let cases = cases();
-    let steps = cases.len() + 1;
+    let steps = cases.len() + 2;
     let mut times = Vec::with_capacity(cases.len());
     for (i, case) in cases.iter().enumerate() {
         progress(i, steps);
@@ -89,20 +99,25 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     rates.insert(Kind::ReceivedBytes, link.received);
     rates.insert(Kind::PackedBytes, link.packed);
     rates.insert(Kind::UnpackedBytes, link.unpacked);
-    progress(steps, steps);
+    progress(cases.len() + 1, steps);
     let (cores, share_seconds) = cores(kernels, &cases);
     let measured = Measured {
         machine: machine(),
         kernels: kernels.name().into(),
         cores,
+        session_part: 0.0,
         share_seconds,
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on each of all processors; a short and \
-             a long call of each kind, convolutions of five shapes, blocks of 1x1 and 4x4, randomness of planes and of \
-             20 bits; messages of both by processor time"
+             a long call of each kind, convolutions of five shapes, blocks of 1x1 and 5x5, randomness of planes and of \
+             20 bits; messages of both by processor time; sessions of three convolutions with ReLUs"
         ),
     };
-    Ok(Rates { measured, loopback: link.loopback, rates })
+    let mut rates = Rates { measured, loopback: link.loopback, rates };
+    let part = session::part(kernels, &rates)?;
+    rates.measured.session_part = (100.0 * part).round() / 100.0;
+    progress(steps, steps);
+    Ok(rates)
 }
 
 /// By how much a pool of all processors is faster than one of a thread at a large convolution, and by how much longer

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bcc_ir::program::{Program, Role};
+use rayon::ThreadPoolBuilder;
 
 use super::{Endpoint, Job, Options, Output, Party, PartyOutput, SessionError, run_party};
 use crate::channel::{Link, Shape, accept, connect, memory_pair};
@@ -40,6 +41,8 @@ pub struct LocalOptions {
     pub prepare: Option<u32>,
     /// Use stored offline material.
     pub stored: bool,
+    /// Threads of a pool that each party has to itself, as in a process of its own; by default all share the global one.
+    pub threads: Option<usize>,
 }
 
 /// What a run yields.
@@ -180,7 +183,13 @@ pub fn run_local_all(
                             unfinished: None,
                         });
                     }
-                    run_party(party, job, endpoints)
+                    // Of which this thread is one.
+                    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build();
+                    let pool =
+                        options.threads.map(pool).transpose().map_err(|_| SessionError::Usage("a thread pool"))?;
+                    let done = run_party(party, job, endpoints);
+                    drop(pool);
+                    done
                 })
             })
             .collect();

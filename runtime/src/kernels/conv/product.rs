@@ -184,7 +184,7 @@ fn product_of<D: Digit, T: Tile, E: Element>(
         let (from, panels) = (rows.start / D::ROWS, rows.len().div_ceil(D::ROWS));
         // Few tiles: share the rows among tasks too, which read a right side that is packed before.
         let most = panels.div_ceil(ROWS_OF_TASK / D::ROWS);
-        let parts = (4 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
+        let parts = (2 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
         let right =
             Right::<D, E>::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
         let (target, rest) = out.split_at_mut(rows.len() * pixels);
