@@ -6,53 +6,53 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (Intel Xeon with AVX-512 and AMX).
 const RATES: [(Kind, f64, f64); 34] = [
-    (Kind::ConvMacs, 3521.0, 0.0038),
-    (Kind::NarrowMacs, 2496.0, 0.0018),
-    (Kind::DigitMacs, 6051.0, 0.0006),
-    (Kind::ConvTaps, 0.0, 0.2848),
-    (Kind::ConvReads, 0.0, 0.1645),
-    (Kind::ConvSums, 0.0, 0.7156),
-    (Kind::ConvWeights, 0.0, 1.136),
-    (Kind::DepthwiseMacs, 410.0, 0.319),
-    (Kind::DenseMacs, 105.0, 0.0772),
-    (Kind::PoolTaps, 0.0, 0.92),
-    (Kind::Elements, 0.0, 0.3915),
-    (Kind::Transposed, 0.0, 2.037),
-    (Kind::Gathered, 115.0, 0.3159),
-    (Kind::Weights, 35.0, 0.964),
-    (Kind::DrawnBytes, 62.0, 0.0459),
-    (Kind::DrawnElements, 0.0, 0.1145),
-    (Kind::BitWords, 24.0, 0.4086),
-    (Kind::ToBits, 104.0, 0.3545),
-    (Kind::FromBits, 31.0, 0.0764),
-    (Kind::Wraps, 86.0, 0.2659),
-    (Kind::BlockElements, 61.0, 0.1885),
-    (Kind::SelectElements, 166.0, 1.091),
-    (Kind::SumRuns, 0.0, 0.5144),
-    (Kind::GateRuns, 0.0, 0.7121),
-    (Kind::SelectRuns, 0.0, 0.0305),
-    (Kind::NibbleProducts, 207.0, 7.269),
-    (Kind::NibbleOpens, 626.0, 6.895),
-    (Kind::CarryProducts, 295.0, 0.0726),
-    (Kind::CarryOpens, 579.0, 0.0635),
-    (Kind::SentBytes, 17850.0, 0.0018),
-    (Kind::ReceivedBytes, 3663.0, 0.1627),
-    (Kind::PackedBytes, 0.0, 0.1493),
-    (Kind::UnpackedBytes, 0.0, 0.0645),
-    (Kind::FreshBytes, 0.0, 0.3793),
+    (Kind::ConvMacs, 4000.0, 0.0038),
+    (Kind::NarrowMacs, 2462.0, 0.0027),
+    (Kind::DigitMacs, 6057.0, 0.0008),
+    (Kind::ConvTaps, 0.0, 0.2791),
+    (Kind::ConvReads, 0.0, 0.1427),
+    (Kind::ConvSums, 0.0, 0.6527),
+    (Kind::ConvWeights, 0.0, 1.119),
+    (Kind::DepthwiseMacs, 417.0, 0.315),
+    (Kind::DenseMacs, 103.0, 0.0693),
+    (Kind::PoolTaps, 0.0, 1.217),
+    (Kind::Elements, 0.0, 0.3926),
+    (Kind::Transposed, 0.0, 1.904),
+    (Kind::Gathered, 112.0, 0.31),
+    (Kind::Weights, 38.0, 0.9213),
+    (Kind::DrawnBytes, 61.0, 0.0432),
+    (Kind::DrawnElements, 0.0, 0.1266),
+    (Kind::BitWords, 22.0, 0.4011),
+    (Kind::ToBits, 99.0, 0.3583),
+    (Kind::FromBits, 30.0, 0.0674),
+    (Kind::Wraps, 92.0, 0.2231),
+    (Kind::BlockElements, 61.0, 0.1725),
+    (Kind::SelectElements, 162.0, 1.077),
+    (Kind::SumRuns, 0.0, 0.5062),
+    (Kind::GateRuns, 0.0, 0.5386),
+    (Kind::SelectRuns, 0.0, 0.1461),
+    (Kind::NibbleProducts, 207.0, 6.794),
+    (Kind::NibbleOpens, 609.0, 6.871),
+    (Kind::CarryProducts, 290.0, 0.0807),
+    (Kind::CarryOpens, 562.0, 0.0616),
+    (Kind::SentBytes, 17450.0, 0.0022),
+    (Kind::ReceivedBytes, 3382.0, 0.1593),
+    (Kind::PackedBytes, 0.0, 0.1608),
+    (Kind::UnpackedBytes, 0.0, 0.0655),
+    (Kind::FreshBytes, 0.0, 0.3651),
 ];
 
 /// What the two processors are worth together to a large convolution.
 const CORES: f64 = 1.7;
 
 /// What a session takes beyond kernels.
-const SESSION: f64 = 0.16;
+const SESSION: f64 = 0.15;
 
 /// Seconds until threads that wait share a step.
-const SHARE: f64 = 9.2e-05;
+const SHARE: f64 = 8.2e-05;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (3.69e+09, 6.38e-05);
+const LOOPBACK: (f64, f64) = (3.83e+09, 5.64e-05);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {
