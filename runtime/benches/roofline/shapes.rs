@@ -34,6 +34,9 @@ pub struct Share {
     /// Multiply-accumulates of the median run by those of the inner loop in its place, from the first-level cache, of
     /// which each takes so many products as the kernels make: runs of both alternate.
     pub share: f64,
+    /// The same, where the slower one counts of the inner loop, tiles of bytes filled up with zeros, and a pass that reads
+    /// the operands and writes the result: more than this no kernel can do.
+    pub bound: f64,
 }
 
 /// Layers of ResNet-50.
@@ -102,8 +105,12 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
     let mut out = vec![E::ZERO; y];
     let macs = (w.len() / shape.out_channels * y) as f64;
     let (call, each) = inner(bits, narrow)?;
+    // As they are read: maps as elements, weights in as many bytes as count.
+    let left = vec![1u64; w.len() * if narrow { 2 } else { usize::from(bits.div_ceil(8)) } / 8];
+    let mut result = vec![E::ZERO; y];
     let mut own: Vec<f64> = Vec::new();
     let mut limit: Vec<f64> = Vec::new();
+    let mut passes: Vec<f64> = Vec::new();
     for _ in 0..runs.max(1) {
         let start = Instant::now();
         k.conv_arranged(&ready, black_box(&x), &mut out);
@@ -114,11 +121,39 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
             calls += 1;
         }
         limit.push(f64::from(calls) * each / start.elapsed().as_secs_f64());
+        // Once before, as what was read and written last is in the caches there too.
+        pass(&x, &left, &mut result);
+        let start = Instant::now();
+        pass(&x, &left, &mut result);
+        passes.push(macs / start.elapsed().as_secs_f64());
     }
     own.sort_by(f64::total_cmp);
     limit.sort_by(f64::total_cmp);
+    passes.sort_by(f64::total_cmp);
     let median = |v: &[f64]| v.get(v.len() / 2).copied().unwrap_or(1.0);
     let best = own.last().copied().unwrap_or_default();
     let share = median(&own) / median(&limit);
-    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share })
+    let bound = median(&own) / (median(&limit) * filled(shape)).min(median(&passes));
+    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share, bound })
+}
+
+/// What of the tiles of bytes that hold rows, columns and depth of a convolution is not padding; 1 without such tiles.
+fn filled(shape: &ConvShape) -> f64 {
+    if kernels::best().name() != "amx" {
+        return 1.0;
+    }
+    let [height, width] = shape.output().unwrap_or_default();
+    let taps = shape.window.kernel.iter().product::<usize>();
+    let padded = shape.out_channels.next_multiple_of(16)
+        * (height * width).next_multiple_of(16)
+        * (shape.in_channels.next_multiple_of(4) * taps).next_multiple_of(64);
+    (shape.out_channels * height * width * shape.in_channels * taps) as f64 / padded as f64
+}
+
+/// Reads and writes, no more.
+fn pass<E: Element>(x: &[E], left: &[u64], result: &mut [E]) {
+    let sum = x.iter().fold(E::ZERO, |sum, v| sum.plus(*v));
+    let weights = left.iter().fold(0u64, |sum, v| sum.wrapping_add(*v));
+    result.fill(sum.plus(E::of(weights)));
+    black_box(result);
 }
