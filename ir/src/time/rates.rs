@@ -26,11 +26,12 @@ pub struct Measured {
     pub machine: String,
     /// Name of the kernel set.
     pub kernels: String,
-    /// What all processors of the machine together are worth, of one that works while the others do: their number, or
-    /// less where they wait for each other. Threads of a party and, on one machine, all parties share them.
+    /// What the processors that a session keeps busy, four at most, are worth together, of one that works while the others
+    /// do: their number, or less where they wait for each other. Threads of a party and, on one machine, all parties share
+    /// them.
     pub cores: f64,
-    /// What a session takes of processors beyond what kernels take by themselves, as a part of that: their rates are
-    /// raised by it. It is between kernels, and in caches and memory that parties share.
+    /// What kernels take more in a session than by themselves, as a part of that (negative if less): their rates are
+    /// raised by it.
     pub session_part: f64,
     /// Seconds that a step shared by several threads takes longer where these have been waiting: until they are awake.
     pub share_seconds: f64,
@@ -116,7 +117,7 @@ impl Rates {
         if !self.measured.cores.is_finite() || self.measured.cores < 1.0 {
             return Some("measured.cores is below 1".into());
         }
-        if !self.measured.session_part.is_finite() || self.measured.session_part < 0.0 {
+        if !self.measured.session_part.is_finite() || self.measured.session_part <= -1.0 {
             return Some("measured.session_part is no part".into());
         }
         if !self.measured.share_seconds.is_finite() || self.measured.share_seconds < 0.0 {
@@ -198,7 +199,7 @@ mod tests {
             ("unknown", text.replace("wraps", "wrops"), "wrops"),
             ("negative", text.replacen("call_ns: 100.0", "call_ns: -1.0", 1), "conv_macs is no time"),
             ("nobody", text.replace("cores: 2.0", "cores: 0.5"), "measured.cores"),
-            ("nobody", text.replace("session_part: 0.0", "session_part: -0.1"), "measured.session_part"),
+            ("nobody", text.replace("session_part: 0.0", "session_part: -1.0"), "measured.session_part"),
             ("nobody", text.replace("share_seconds: 0.0", "share_seconds: -1.0"), "measured.share_seconds"),
             ("instant", text.replace("5e-5", "0.0"), "loopback"),
             ("cut", text[..text.len() / 2].to_string(), "holds no rates"),

@@ -12,6 +12,12 @@ pub fn processors() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+/// Processors that a session keeps busy at a time, as far as there are so many: those of three parties, and of what copies
+/// their messages.
+pub fn busy() -> usize {
+    processors().min(4)
+}
+
 /// Does `work` while `others` threads repeat what each makes for itself. Each has a thread pool of its own, of itself.
 pub fn beside<'a, T>(others: usize, make: impl Fn() -> Box<dyn FnMut() + 'a> + Sync, work: impl FnOnce() -> T) -> T {
     let (done, ready) = (AtomicBool::new(false), Barrier::new(others + 1));

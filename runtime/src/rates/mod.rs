@@ -1,8 +1,8 @@
 //! Measures how long this machine takes for every kind of work: what [`bcc_ir::time::Rates`] hold.
 //!
 //! The real kernels run on random operands of the sizes of common layers, or of strips of them, through the functions
-//! that the interpreter calls, results in memory that is at hand, with one thread in the pool; all other processors do the
-//! same meanwhile, as those of a party do. Every kind of work
+//! that the interpreter calls, results in memory that is at hand, with one thread in the pool; other processors do the
+//! same meanwhile, as those of parties do. Every kind of work
 //! has a *small* case, which shows what a call costs, and a *large* one; kinds that occur together
 //! (a convolution's multiplications, gathered operands and weights; pixels of blocks and their rows)
 //! have cases in which one of them outweighs the others. How much longer kernels take in a session shows a small network.
@@ -89,7 +89,7 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     for (i, case) in cases.iter().enumerate() {
         progress(i, steps);
         let call = || case.prepare(kernels);
-        times.push(load::beside(load::processors() - 1, call, || seconds(call())));
+        times.push(load::beside(load::busy() - 1, call, || seconds(call())));
     }
     let mut rates = fit(&cases, &times);
     rates.insert(Kind::FreshBytes, fresh());
@@ -108,7 +108,7 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
         session_part: 0.0,
         share_seconds,
         how: format!(
-            "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on each of all processors; a short and \
+            "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on up to four processors at the same time; a short and \
              a long call of each kind, convolutions of five shapes, blocks of 1x1 and 5x5, randomness of planes and of \
              20 bits; messages of both by processor time; sessions of three convolutions with ReLUs"
         ),
@@ -120,15 +120,16 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
     Ok(rates)
 }
 
-/// By how much a pool of all processors is faster than one of a thread at a large convolution, and by how much longer
-/// its threads take for a small one when they have been asleep; medians of five. Threads share caches and memory, may
-/// share a core, are busy with other programs, and wait for each other at the end of every call.
+/// By how much a pool of as many threads as a session keeps processors busy is faster than one of a thread at a large
+/// convolution, and by how much longer its threads take for a small one when they have been asleep; medians of five.
+/// Threads share caches and memory, may share a core, are busy with other programs, and wait for each other at the end of
+/// every call.
 fn cores(kernels: KernelSet, cases: &[Case]) -> (f64, f64) {
     // Long enough for other programs to get their turn.
     const LONG: Duration = Duration::from_millis(40);
     // Long enough for threads to fall asleep, as those of a party do that waits for a message.
     const IDLE: Duration = Duration::from_millis(1);
-    let all = load::processors();
+    let all = load::busy();
     let Some(small) = cases.iter().find(|c| c.kind == Kind::ConvMacs && c.size == Size::Large) else {
         return (1.0, 0.0);
     };

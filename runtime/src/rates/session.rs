@@ -24,8 +24,9 @@ pub const PROGRAM: &[u8] = include_bytes!("session.bcc");
 
 /// Sessions, of which the median counts.
 const SESSIONS: usize = 9;
-/// The part is not larger: other programs were at work.
-const MOST: f64 = 2.0;
+/// The part is between these: beyond them other programs were at work. It is negative where kernels are held up by each
+/// other, all of them at work, more than a session is.
+const PARTS: [f64; 2] = [-0.5, 2.0];
 /// Halvings of the interval that the part is in.
 const HALVINGS: usize = 16;
 
@@ -34,7 +35,7 @@ pub fn part(kernels: KernelSet, rates: &Rates) -> Result<f64, MeasureError> {
     let program = decode_program(Path::new("session.bcc"), PROGRAM)?.program;
     let measured = seconds(kernels, &program)?;
     let mut rates = rates.clone();
-    let (mut low, mut high) = (0.0, MOST);
+    let [mut low, mut high] = PARTS;
     for _ in 0..HALVINGS {
         rates.measured.session_part = (low + high) / 2.0;
         let all = predict(&program, &rates, &Network::loopback(&rates)).map_err(|_| MeasureError::Stopped)?;
