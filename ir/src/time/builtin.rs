@@ -16,7 +16,7 @@ const RATES: [(Kind, f64, f64); 34] = [
     (Kind::DepthwiseMacs, 417.0, 0.315),
     (Kind::DenseMacs, 103.0, 0.0693),
     (Kind::PoolTaps, 0.0, 1.217),
-    (Kind::Elements, 0.0, 0.3926),
+    (Kind::Elements, 0.0, 0.393),
     (Kind::Transposed, 0.0, 1.904),
     (Kind::Gathered, 112.0, 0.31),
     (Kind::Weights, 38.0, 0.9213),
