@@ -17,13 +17,13 @@ pub mod session;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use bcc_ir::program::file::FileError;
 use bcc_ir::time::{Kind, Loopback, Measured, Rate, Rates};
 use thiserror::Error;
 
 use crate::channel::LinkError;
 use crate::kernels::KernelSet;
 use crate::session::SessionError;
-use bcc_ir::program::file::FileError;
 use cases::{Case, Size, cases};
 
 /// Why rates cannot be measured.
@@ -38,6 +38,9 @@ pub enum MeasureError {
     /// The built-in network's program cannot be read.
     #[error("cannot run the built-in network: {0}; build bcr anew")]
     Program(#[from] FileError),
+    /// The built-in network's program does not get to its end.
+    #[error("cannot predict the built-in network; build bcr anew")]
+    Unpredicted,
     /// The built-in network's session ended.
     #[error("cannot run the built-in network: {0}")]
     Session(#[from] SessionError),

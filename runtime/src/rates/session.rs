@@ -38,7 +38,7 @@ pub fn part(kernels: KernelSet, rates: &Rates) -> Result<f64, MeasureError> {
     let [mut low, mut high] = PARTS;
     for _ in 0..HALVINGS {
         rates.measured.session_part = (low + high) / 2.0;
-        let all = predict(&program, &rates, &Network::loopback(&rates)).map_err(|_| MeasureError::Stopped)?;
+        let all = predict(&program, &rates, &Network::loopback(&rates)).map_err(|_| MeasureError::Unpredicted)?;
         let predicted = all.phase(Phase::Offline).path.total() + all.phase(Phase::Online).path.total();
         *(if predicted < measured { &mut low } else { &mut high }) = rates.measured.session_part;
     }
