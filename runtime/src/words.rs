@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bcc_ir::time::RESERVED;
 use rayon::prelude::*;
 
-/// Words that are kept at most: 1 GiB.
-pub const KEPT: usize = 1 << 27;
+/// Words that are kept at most.
+pub const KEPT: usize = (RESERVED / 8) as usize;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
 /// Words of a cache line, where memory begins: a load of a whole line from elsewhere takes two.

@@ -49,10 +49,10 @@ const CORES: f64 = 1.7;
 const SESSION: f64 = 0.15;
 
 /// Seconds until threads that wait share a step.
-const SHARE: f64 = 8.2e-05;
+const SHARE: f64 = 8.2e-5;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (3.83e+09, 5.64e-05);
+const LOOPBACK: (f64, f64) = (3.83e9, 5.64e-5);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

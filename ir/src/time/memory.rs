@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use crate::program::steps::{Step, read_aside};
 use crate::program::{BufferId, Code, Inst, Lifetimes, Phase, Program, Type, Width};
 
-/// Bytes that a runtime takes in the setup at most, for what inferences will hold.
-const RESERVED: u64 = 1 << 30;
+/// Bytes that a runtime takes in the setup at most, for what inferences will hold, and keeps.
+pub const RESERVED: u64 = 1 << 30;
 
 /// Bytes of a buffer in memory: whole 64-bit words.
 pub(super) fn memory(ty: Type, width: Width) -> u64 {

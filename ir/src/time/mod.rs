@@ -28,6 +28,7 @@ mod work;
 
 pub use builtin::default_rates;
 pub use counts::{Count, Counts, counts};
+pub use memory::RESERVED;
 pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict, predict_batch};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};

@@ -77,227 +77,67 @@ impl Drop for Tiles {
     }
 }
 
+/// Operands that hold so many whole groups of entries.
+struct Groups<'a> {
+    count: usize,
+    digits: [usize; 2],
+    operands: Operands<'a>,
+}
+
+impl<'a> Groups<'a> {
+    /// Operands of so many digits.
+    #[inline(always)]
+    fn new(digits: [usize; 2], operands: Operands<'a>) -> Groups<'a> {
+        let count = operands.right.len() / (GROUP * digits[1]);
+        assert!(operands.left.len() == count * digits[0] * GROUP * BYTE_ROWS, "operands are of the same depth");
+        Groups { count, digits, operands }
+    }
+}
+
 /// [`Tile::multiply_bytes`](super::tile::Tile::multiply_bytes). This thread must have [`Tiles`], without which the processor
 /// refuses the instructions.
 #[inline(always)]
 pub fn multiply(window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
-    let blocks = operands.right.len() / (GROUP * digits[1]);
-    assert!(operands.left.len() == blocks * digits[0] * GROUP * BYTE_ROWS, "operands are of the same depth");
-    if blocks == 0 || window.steps.is_empty() {
+    let groups = Groups::new(digits, operands);
+    if groups.count == 0 || window.steps.is_empty() {
         sums.0.as_flattened_mut().as_flattened_mut().fill(0);
         return;
     }
     match window.pattern {
-        Pattern::Four => four(blocks, digits, operands, sums),
-        Pattern::Two => two(blocks, digits, operands, sums),
-        Pattern::Steps => by_steps(&window.steps, blocks, digits, operands, sums),
+        Pattern::Four => four(&groups, sums),
+        Pattern::Two => two(&groups, sums),
+        Pattern::Steps => by_steps(&window.steps, &groups, sums),
     }
 }
 
-/// Products of a fixed pattern: for every group of entries those of `$products`, between a prologue that clears the four
-/// sums and an epilogue that stores them. `{l}` and `{r}` are the group's first left and right tile, digits follow.
-macro_rules! pattern {
-    ($(#[$doc:meta])* $name:ident, [$left:literal, $right:literal], $($products:literal),*) => {
-        $(#[$doc])*
-        #[inline(always)]
-        fn $name(blocks: usize, digits: [usize; 2], operands: Operands<'_>, ByteSums(sums): &mut ByteSums) {
-            assert!(blocks > 0 && digits[0] >= $left && digits[1] >= $right, "operands have the bytes");
-            assert!(operands.left.len() >= blocks * digits[0] * GROUP * BYTE_ROWS, "and so many groups");
-            assert!(operands.right.len() >= blocks * digits[1] * GROUP, "and so many groups");
-            // SAFETY: each of `blocks` groups has the tiles of 1024 bytes that are named, as just found; sums are four tiles.
-            // The instructions are there, or they raise a signal.
-            unsafe {
-                asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "2:",
-                    $($products,)*
-                    "add {l}, {left_block}",
-                    "add {r}, {right_block}",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    "tilestored [{sums} + {row} + 3072], tmm3",
-                    l = inout(reg) operands.left.as_ptr() => _,
-                    r = inout(reg) operands.right.as_ptr() => _,
-                    blocks = inout(reg) blocks => _,
-                    left_block = in(reg) digits[0] * TILE,
-                    right_block = in(reg) digits[1] * TILE,
-                    row = in(reg) ROW,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    out("tmm0") _,
-                    out("tmm1") _,
-                    out("tmm2") _,
-                    out("tmm3") _,
-                    out("tmm4") _,
-                    out("tmm5") _,
-                    out("tmm6") _,
-                    out("tmm7") _,
-                    options(nostack),
-                );
-            }
-        }
-    };
-}
-
-pattern!(
-    /// [`Pattern::Four`]: eight tiles are loaded for ten products.
-    four,
-    [4, 4],
-    "tileloadd tmm4, [{r} + {row}]",
-    "tileloadd tmm5, [{l} + {row} + 3072]",
-    "tdpbuud tmm3, tmm5, tmm4",
-    "tileloadd tmm5, [{l} + {row}]",
-    "tdpbuud tmm0, tmm5, tmm4",
-    "tileloadd tmm6, [{l} + {row} + 1024]",
-    "tdpbuud tmm1, tmm6, tmm4",
-    "tileloadd tmm7, [{l} + {row} + 2048]",
-    "tdpbuud tmm2, tmm7, tmm4",
-    "tileloadd tmm4, [{r} + {row} + 1024]",
-    "tdpbuud tmm1, tmm5, tmm4",
-    "tdpbuud tmm2, tmm6, tmm4",
-    "tdpbuud tmm3, tmm7, tmm4",
-    "tileloadd tmm4, [{r} + {row} + 2048]",
-    "tdpbuud tmm2, tmm5, tmm4",
-    "tdpbuud tmm3, tmm6, tmm4",
-    "tileloadd tmm4, [{r} + {row} + 3072]",
-    "tdpbuud tmm3, tmm5, tmm4"
-);
-
-pattern!(
-    /// [`Pattern::Two`]: six tiles are loaded for seven products.
-    two,
-    [2, 4],
-    "tileloadd tmm4, [{r} + {row}]",
-    "tileloadd tmm5, [{l} + {row}]",
-    "tdpbuud tmm0, tmm5, tmm4",
-    "tileloadd tmm6, [{l} + {row} + 1024]",
-    "tdpbsud tmm1, tmm6, tmm4",
-    "tileloadd tmm7, [{r} + {row} + 1024]",
-    "tdpbsud tmm2, tmm6, tmm7",
-    "tdpbuud tmm1, tmm5, tmm7",
-    "tileloadd tmm4, [{r} + {row} + 2048]",
-    "tdpbsud tmm3, tmm6, tmm4",
-    "tdpbuud tmm2, tmm5, tmm4",
-    "tileloadd tmm7, [{r} + {row} + 3072]",
-    "tdpbuud tmm3, tmm5, tmm7"
-);
-
-/// Any products.
-#[inline(always)]
-fn by_steps(
-    steps: &[ByteStep],
-    blocks: usize,
-    digits: [usize; 2],
-    Operands { left, right }: Operands<'_>,
-    ByteSums(sums): &mut ByteSums,
-) {
-    let reach = |s: &ByteStep| -> [isize; 2] {
-        let which = (s.unsigned | s.signed) & 0xf;
-        [which.trailing_zeros() as isize, 63 - which.leading_zeros() as isize].map(|k| s.left + k)
-    };
-    let inside = steps.iter().all(|s| {
-        let [first, last] = reach(s);
-        (s.unsigned | s.signed) != 0 && first >= 0 && last < digits[0] as isize && s.right < digits[1]
-    });
-    assert!(blocks > 0 && inside, "steps name bytes that operands have");
-    assert!(left.len() >= blocks * digits[0] * GROUP * BYTE_ROWS, "operands have so many groups");
-    assert!(right.len() >= blocks * digits[1] * GROUP, "operands have so many groups");
-    // SAFETY: for each of `blocks` groups of entries and each step the right tile and the left tiles that it names, of
-    // 1024 bytes each, are inside the operands, as just found; sums are four tiles. The instructions are there, or they
-    // raise a signal.
-    unsafe {
+/// For every group of entries the instructions `$products`, between those that clear four sums and those that store them.
+/// `{l}` and `{r}` are the group's first left and right tile, digits follow; tiles 0 to 3 are the sums, the others are free.
+/// There must be a group, `$products` must stay within it, and this thread must have [`Tiles`].
+macro_rules! for_groups {
+    ($groups:ident, $sums:ident, [$($products:literal),* $(,)?] $(, $($operands:tt)*)?) => {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
-            "mov {step}, {steps}",
-            "3:",
-            "mov {l}, [{step} + {LEFT}]",
-            "shl {l}, 10",
-            "add {l}, {left}",
-            "mov {r}, [{step} + {RIGHT}]",
-            "shl {r}, 10",
-            "add {r}, {right}",
-            "tileloadd tmm4, [{r} + {row}]",
-            "mov {r}, [{step} + {UNSIGNED}]",
-            "test {r:l}, 1",
-            "jz 4f",
-            "tileloadd tmm5, [{l} + {row}]",
-            "tdpbuud tmm0, tmm5, tmm4",
-            "4:",
-            "test {r:l}, 2",
-            "jz 4f",
-            "tileloadd tmm6, [{l} + {row} + 1024]",
-            "tdpbuud tmm1, tmm6, tmm4",
-            "4:",
-            "test {r:l}, 4",
-            "jz 4f",
-            "tileloadd tmm7, [{l} + {row} + 2048]",
-            "tdpbuud tmm2, tmm7, tmm4",
-            "4:",
-            "test {r:l}, 8",
-            "jz 4f",
-            "tileloadd tmm5, [{l} + {row} + 3072]",
-            "tdpbuud tmm3, tmm5, tmm4",
-            "4:",
-            "mov {r}, [{step} + {SIGNED}]",
-            "test {r}, {r}",
-            "jz 5f",
-            "test {r:l}, 1",
-            "jz 4f",
-            "tileloadd tmm6, [{l} + {row}]",
-            "tdpbsud tmm0, tmm6, tmm4",
-            "4:",
-            "test {r:l}, 2",
-            "jz 4f",
-            "tileloadd tmm6, [{l} + {row} + 1024]",
-            "tdpbsud tmm1, tmm6, tmm4",
-            "4:",
-            "test {r:l}, 4",
-            "jz 4f",
-            "tileloadd tmm6, [{l} + {row} + 2048]",
-            "tdpbsud tmm2, tmm6, tmm4",
-            "4:",
-            "test {r:l}, 8",
-            "jz 5f",
-            "tileloadd tmm6, [{l} + {row} + 3072]",
-            "tdpbsud tmm3, tmm6, tmm4",
-            "5:",
-            "add {step}, {STEP}",
-            "cmp {step}, {end}",
-            "jne 3b",
-            "add {left}, {left_block}",
-            "add {right}, {right_block}",
-            "dec {blocks}",
+            $($products,)*
+            "add {l}, {left_group}",
+            "add {r}, {right_group}",
+            "dec {count}",
             "jnz 2b",
             "tilestored [{sums} + {row}], tmm0",
             "tilestored [{sums} + {row} + 1024], tmm1",
             "tilestored [{sums} + {row} + 2048], tmm2",
             "tilestored [{sums} + {row} + 3072], tmm3",
-            steps = in(reg) steps.as_ptr(),
-            end = in(reg) steps.as_ptr_range().end,
-            step = out(reg) _,
-            l = out(reg) _,
-            r = out(reg) _,
-            left = inout(reg) left.as_ptr() => _,
-            right = inout(reg) right.as_ptr() => _,
-            blocks = inout(reg) blocks => _,
-            left_block = in(reg) digits[0] * TILE,
-            right_block = in(reg) digits[1] * TILE,
+            l = inout(reg) $groups.operands.left.as_ptr() => _,
+            r = inout(reg) $groups.operands.right.as_ptr() => _,
+            count = inout(reg) $groups.count => _,
+            left_group = in(reg) $groups.digits[0] * TILE,
+            right_group = in(reg) $groups.digits[1] * TILE,
             row = in(reg) ROW,
-            sums = in(reg) sums.as_mut_ptr(),
-            LEFT = const std::mem::offset_of!(ByteStep, left),
-            RIGHT = const std::mem::offset_of!(ByteStep, right),
-            UNSIGNED = const std::mem::offset_of!(ByteStep, unsigned),
-            SIGNED = const std::mem::offset_of!(ByteStep, signed),
-            STEP = const size_of::<ByteStep>(),
+            sums = in(reg) $sums.0.as_mut_ptr(),
+            $($($operands)*)?
             out("tmm0") _,
             out("tmm1") _,
             out("tmm2") _,
@@ -307,6 +147,159 @@ fn by_steps(
             out("tmm6") _,
             out("tmm7") _,
             options(nostack),
+        )
+    };
+}
+
+/// [`Pattern::Four`]: eight tiles are loaded for ten products.
+#[inline(always)]
+fn four(groups: &Groups<'_>, sums: &mut ByteSums) {
+    assert!(groups.count > 0 && groups.digits[0] >= 4 && groups.digits[1] >= 4, "operands have the bytes");
+    // SAFETY: there is a group, each has four left and four right tiles of 1024 bytes, and sums are four tiles. The
+    // instructions are there, or they raise a signal.
+    unsafe {
+        for_groups!(
+            groups,
+            sums,
+            [
+                "tileloadd tmm4, [{r} + {row}]",
+                "tileloadd tmm5, [{l} + {row} + 3072]",
+                "tdpbuud tmm3, tmm5, tmm4",
+                "tileloadd tmm5, [{l} + {row}]",
+                "tdpbuud tmm0, tmm5, tmm4",
+                "tileloadd tmm6, [{l} + {row} + 1024]",
+                "tdpbuud tmm1, tmm6, tmm4",
+                "tileloadd tmm7, [{l} + {row} + 2048]",
+                "tdpbuud tmm2, tmm7, tmm4",
+                "tileloadd tmm4, [{r} + {row} + 1024]",
+                "tdpbuud tmm1, tmm5, tmm4",
+                "tdpbuud tmm2, tmm6, tmm4",
+                "tdpbuud tmm3, tmm7, tmm4",
+                "tileloadd tmm4, [{r} + {row} + 2048]",
+                "tdpbuud tmm2, tmm5, tmm4",
+                "tdpbuud tmm3, tmm6, tmm4",
+                "tileloadd tmm4, [{r} + {row} + 3072]",
+                "tdpbuud tmm3, tmm5, tmm4",
+            ]
+        );
+    }
+}
+
+/// [`Pattern::Two`]: six tiles are loaded for seven products.
+#[inline(always)]
+fn two(groups: &Groups<'_>, sums: &mut ByteSums) {
+    assert!(groups.count > 0 && groups.digits[0] >= 2 && groups.digits[1] >= 4, "operands have the bytes");
+    // SAFETY: as in `four`, with two left tiles.
+    unsafe {
+        for_groups!(
+            groups,
+            sums,
+            [
+                "tileloadd tmm4, [{r} + {row}]",
+                "tileloadd tmm5, [{l} + {row}]",
+                "tdpbuud tmm0, tmm5, tmm4",
+                "tileloadd tmm6, [{l} + {row} + 1024]",
+                "tdpbsud tmm1, tmm6, tmm4",
+                "tileloadd tmm7, [{r} + {row} + 1024]",
+                "tdpbsud tmm2, tmm6, tmm7",
+                "tdpbuud tmm1, tmm5, tmm7",
+                "tileloadd tmm4, [{r} + {row} + 2048]",
+                "tdpbsud tmm3, tmm6, tmm4",
+                "tdpbuud tmm2, tmm5, tmm4",
+                "tileloadd tmm7, [{r} + {row} + 3072]",
+                "tdpbuud tmm3, tmm5, tmm7",
+            ]
+        );
+    }
+}
+
+/// Any products.
+#[inline(always)]
+fn by_steps(steps: &[ByteStep], groups: &Groups<'_>, sums: &mut ByteSums) {
+    let reach = |s: &ByteStep| -> [isize; 2] {
+        let which = (s.unsigned | s.signed) & 0xf;
+        [which.trailing_zeros() as isize, 63 - which.leading_zeros() as isize].map(|k| s.left + k)
+    };
+    let inside = steps.iter().all(|s| {
+        let [first, last] = reach(s);
+        let [left, right] = groups.digits;
+        (s.unsigned | s.signed) != 0 && first >= 0 && last < left as isize && s.right < right
+    });
+    assert!(groups.count > 0 && !steps.is_empty() && inside, "steps name bytes that operands have");
+    // SAFETY: there is a group and a step, and in each group the right tile and the left tiles that every step names are
+    // inside, as just found; sums are four tiles. The instructions are there, or they raise a signal.
+    unsafe {
+        for_groups!(
+            groups,
+            sums,
+            [
+                "mov {step}, {steps}",
+                "3:",
+                "mov {a}, [{step} + {LEFT}]",
+                "shl {a}, 10",
+                "add {a}, {l}",
+                "mov {b}, [{step} + {RIGHT}]",
+                "shl {b}, 10",
+                "add {b}, {r}",
+                "tileloadd tmm4, [{b} + {row}]",
+                "mov {b}, [{step} + {UNSIGNED}]",
+                "test {b:l}, 1",
+                "jz 4f",
+                "tileloadd tmm5, [{a} + {row}]",
+                "tdpbuud tmm0, tmm5, tmm4",
+                "4:",
+                "test {b:l}, 2",
+                "jz 4f",
+                "tileloadd tmm6, [{a} + {row} + 1024]",
+                "tdpbuud tmm1, tmm6, tmm4",
+                "4:",
+                "test {b:l}, 4",
+                "jz 4f",
+                "tileloadd tmm7, [{a} + {row} + 2048]",
+                "tdpbuud tmm2, tmm7, tmm4",
+                "4:",
+                "test {b:l}, 8",
+                "jz 4f",
+                "tileloadd tmm5, [{a} + {row} + 3072]",
+                "tdpbuud tmm3, tmm5, tmm4",
+                "4:",
+                "mov {b}, [{step} + {SIGNED}]",
+                "test {b}, {b}",
+                "jz 5f",
+                "test {b:l}, 1",
+                "jz 4f",
+                "tileloadd tmm6, [{a} + {row}]",
+                "tdpbsud tmm0, tmm6, tmm4",
+                "4:",
+                "test {b:l}, 2",
+                "jz 4f",
+                "tileloadd tmm6, [{a} + {row} + 1024]",
+                "tdpbsud tmm1, tmm6, tmm4",
+                "4:",
+                "test {b:l}, 4",
+                "jz 4f",
+                "tileloadd tmm6, [{a} + {row} + 2048]",
+                "tdpbsud tmm2, tmm6, tmm4",
+                "4:",
+                "test {b:l}, 8",
+                "jz 5f",
+                "tileloadd tmm6, [{a} + {row} + 3072]",
+                "tdpbsud tmm3, tmm6, tmm4",
+                "5:",
+                "add {step}, {STEP}",
+                "cmp {step}, {end}",
+                "jne 3b",
+            ],
+            steps = in(reg) steps.as_ptr(),
+            end = in(reg) steps.as_ptr_range().end,
+            step = out(reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
+            LEFT = const std::mem::offset_of!(ByteStep, left),
+            RIGHT = const std::mem::offset_of!(ByteStep, right),
+            UNSIGNED = const std::mem::offset_of!(ByteStep, unsigned),
+            SIGNED = const std::mem::offset_of!(ByteStep, signed),
+            STEP = const size_of::<ByteStep>(),
         );
     }
 }

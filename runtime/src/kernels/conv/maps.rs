@@ -118,22 +118,13 @@ impl<D: Digit> Maps<D> {
                     let plane = &self.planes[digit * self.plane..];
                     // A run's copy reaches into what comes next, which is written later: copies of a fixed length need no
                     // loop, and nothing is put together in memory that is read at once.
-                    match &runs[..] {
-                        [run] => {
-                            let rows = to[start..].as_chunks_mut::<COLUMNS>().0;
-                            rows.iter_mut().zip(taps).for_each(|(row, tap)| *row = *run.of(plane, *tap));
-                        }
-                        [run, next] => {
-                            for (i, tap) in taps.iter().enumerate() {
-                                put(&mut to[start + i * COLUMNS..], run.of(plane, *tap));
-                                put(&mut to[start + i * COLUMNS + next.at..], next.of(plane, *tap));
-                            }
-                        }
-                        runs => {
-                            for (i, tap) in taps.iter().enumerate() {
-                                for run in runs {
-                                    put(&mut to[start + i * COLUMNS + run.at..], run.of(plane, *tap));
-                                }
+                    if let [run] = &runs[..] {
+                        let rows = to[start..].as_chunks_mut::<COLUMNS>().0;
+                        rows.iter_mut().zip(taps).for_each(|(row, tap)| *row = *run.of(plane, *tap));
+                    } else {
+                        for (i, tap) in taps.iter().enumerate() {
+                            for run in &runs {
+                                put(&mut to[start + i * COLUMNS + run.at..], run.of(plane, *tap));
                             }
                         }
                     }

@@ -67,7 +67,14 @@ pub trait Tile: Send + Sync {
     /// Puts such sums together, each by its exponent, and adds them to a place, or writes them there if they are the
     /// `first`.
     fn join_bytes<E: Element>(&self, sums: &ByteSums, window: &Window, place: &Place<'_, E>, first: bool) {
-        plain_join(sums, window, place, first);
+        let part = |k: usize, row: usize, c: usize| {
+            let more = if window.same { 0 } else { 8 * k as u8 };
+            E::signed(sums.0[k][row][c]).up(window.shift + more)
+        };
+        for row in 0..place.rows() {
+            let all = |c: usize| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, row, c)));
+            place.add(row, first, std::array::from_fn(all));
+        }
     }
 
     /// What it multiplies best of those that it can, for elements of a width.
@@ -125,19 +132,6 @@ fn plain_bytes(
                 }
             }
         }
-    }
-}
-
-/// [`Tile::join_bytes`] as it reads.
-#[inline(always)]
-pub fn plain_join<E: Element>(sums: &ByteSums, window: &Window, place: &Place<'_, E>, first: bool) {
-    let part = |k: usize, row: usize, c: usize| {
-        let more = if window.same { 0 } else { 8 * k as u8 };
-        E::signed(sums.0[k][row][c]).up(window.shift + more)
-    };
-    for row in 0..place.rows() {
-        let all = |c: usize| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, row, c)));
-        place.add(row, first, std::array::from_fn(all));
     }
 }
 
