@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bcc_ir::time::RESERVED;
+use bytemuck::Zeroable;
 use rayon::prelude::*;
 
 /// Words that are kept at most.
@@ -85,9 +86,10 @@ impl Drop for Kept {
 }
 
 /// Zeros that the compiler cannot leave out as never read. `Zeroize` writes them one at a time.
-fn erase(words: &mut [u64]) {
-    words.fill(0);
-    std::hint::black_box(words);
+#[inline(always)]
+pub fn erase<T: Zeroable + Copy>(items: &mut [T]) {
+    items.fill(T::zeroed());
+    std::hint::black_box(items);
 }
 
 /// Vectors are put in and taken out whole, so a thread that panicked has left nothing half done.

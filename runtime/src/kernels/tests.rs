@@ -123,6 +123,29 @@ fn conv_sizes_across_block_edges() {
     }
 }
 
+/// Enough channels that pixels can be rows of tiles.
+#[test]
+fn conv_of_many_channels() {
+    let window = |kernel, stride, dilation, pad| Window { kernel, stride, dilation, pad };
+    let windows = [
+        window([3, 3], [1, 1], [1, 1], [1, 1, 1, 1]),
+        window([3, 3], [2, 2], [1, 1], [1, 1, 1, 1]),
+        window([3, 2], [3, 1], [2, 3], [0, 2, 3, 1]),
+        window([5, 5], [1, 2], [1, 1], [4, 0, 0, 9]),
+        window([2, 1], [1, 1], [3, 1], [2, 9, 0, 9]),
+    ];
+    for window in windows {
+        for (in_channels, out_channels, groups) in [(64, 16, 1), (50, 1, 1), (150, 33, 1), (128, 40, 2)] {
+            for input in [[9, 40], [7, 7], [17, 3]] {
+                let shape = ConvShape { in_channels, input, out_channels, groups, window };
+                for bits in [8, 17, 32, 40, 64] {
+                    check_conv(bits, shape);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn conv_windows() {
     for groups in [1, 2, 8] {

@@ -7,9 +7,8 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::matrix::Operands;
 use super::tile::{COLUMNS, Pair};
-use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP, Pattern, Window};
+use super::window::{BYTE_ROWS, BYTE_SUMS, ByteOperands, ByteStep, ByteSums, GROUP, Pattern, Rows, Window};
 
 /// Bytes of a tile, and of a row of one.
 const TILE: usize = BYTE_ROWS * ROW;
@@ -77,52 +76,46 @@ impl Drop for Tiles {
     }
 }
 
-/// Operands that hold so many whole groups of entries.
-struct Groups<'a> {
-    count: usize,
-    digits: [usize; 2],
-    operands: Operands<'a>,
-}
-
-impl<'a> Groups<'a> {
-    /// Operands of so many digits.
-    #[inline(always)]
-    fn new(digits: [usize; 2], operands: Operands<'a>) -> Groups<'a> {
-        let count = operands.right.len() / (GROUP * digits[1]);
-        assert!(operands.left.len() == count * digits[0] * GROUP * BYTE_ROWS, "operands are of the same depth");
-        Groups { count, digits, operands }
-    }
-}
-
 /// [`Tile::multiply_bytes`](super::tile::Tile::multiply_bytes). This thread must have [`Tiles`], without which the processor
 /// refuses the instructions.
 #[inline(always)]
-pub fn multiply(window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
-    let groups = Groups::new(digits, operands);
-    if groups.count == 0 || window.steps.is_empty() {
+pub fn multiply(window: &Window, operands: ByteOperands<'_>, sums: &mut ByteSums) {
+    assert!(operands.inside(window.rows), "operands hold their groups");
+    if operands.starts.is_empty() || window.steps.is_empty() {
         sums.0.as_flattened_mut().as_flattened_mut().fill(0);
         return;
     }
-    match window.pattern {
-        Pattern::Four => four(&groups, sums),
-        Pattern::Two => two(&groups, sums),
-        Pattern::Steps => by_steps(&window.steps, &groups, sums),
+    match (window.pattern, window.rows) {
+        (Pattern::Four, Rows::Channels) => four::<CHANNELS>(operands, sums),
+        (Pattern::Four, Rows::Pixels) => four::<PIXELS>(operands, sums),
+        (Pattern::Two, Rows::Channels) => two(operands, sums),
+        (Pattern::Two, Rows::Pixels) => two_of_pixels(operands, sums),
+        (Pattern::Steps, Rows::Channels) => by_steps(&window.steps, operands, sums),
+        (Pattern::Steps, Rows::Pixels) => by_steps_of_pixels(&window.steps, operands, sums),
     }
 }
 
+/// Bytes from a left digit to the next.
+const CHANNELS: usize = Rows::Channels.digit() * size_of::<Pair>();
+const PIXELS: usize = Rows::Pixels.digit() * size_of::<Pair>();
+
 /// For every group of entries the instructions `$products`, between those that clear four sums and those that store them.
-/// `{l}` and `{r}` are the group's first left and right tile, digits follow; tiles 0 to 3 are the sums, the others are free.
-/// There must be a group, `$products` must stay within it, and this thread must have [`Tiles`].
+/// `{l}` and `{r}` are the group's first left and right tile, digits follow, each `{DIGIT}` bytes behind the other and 1024;
+/// `{left_row}` and `{row}` are the bytes of their rows; tiles 0 to 3 are the sums, the others are free. There must be a
+/// group, operands must be [`inside`](ByteOperands::inside), `$products` must stay within digits that they have, and this
+/// thread must have [`Tiles`].
 macro_rules! for_groups {
-    ($groups:ident, $sums:ident, [$($products:literal),* $(,)?] $(, $($operands:tt)*)?) => {
+    ($operands:ident, $digit:expr, $sums:ident, [$($products:expr),* $(,)?] $(, $($more:tt)*)?) => {
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
             "tilezero tmm2",
             "tilezero tmm3",
             "2:",
+            "mov {l}, [{starts}]",
+            "lea {l}, [{left} + 4 * {l}]",
             $($products,)*
-            "add {l}, {left_group}",
+            "add {starts}, 8",
             "add {r}, {right_group}",
             "dec {count}",
             "jnz 2b",
@@ -130,14 +123,17 @@ macro_rules! for_groups {
             "tilestored [{sums} + {row} + 1024], tmm1",
             "tilestored [{sums} + {row} + 2048], tmm2",
             "tilestored [{sums} + {row} + 3072], tmm3",
-            l = inout(reg) $groups.operands.left.as_ptr() => _,
-            r = inout(reg) $groups.operands.right.as_ptr() => _,
-            count = inout(reg) $groups.count => _,
-            left_group = in(reg) $groups.digits[0] * TILE,
-            right_group = in(reg) $groups.digits[1] * TILE,
+            l = out(reg) _,
+            left = in(reg) $operands.left.as_ptr(),
+            starts = inout(reg) $operands.starts.as_ptr() => _,
+            r = inout(reg) $operands.right.as_ptr() => _,
+            count = inout(reg) $operands.starts.len() => _,
+            left_row = in(reg) $operands.row * size_of::<Pair>(),
+            right_group = in(reg) $operands.digits[1] * TILE,
             row = in(reg) ROW,
             sums = in(reg) $sums.0.as_mut_ptr(),
-            $($($operands)*)?
+            DIGIT = const $digit,
+            $($($more)*)?
             out("tmm0") _,
             out("tmm1") _,
             out("tmm2") _,
@@ -151,25 +147,32 @@ macro_rules! for_groups {
     };
 }
 
+/// Whether there are operands of so many digits.
+#[inline(always)]
+fn have(operands: &ByteOperands<'_>, [left, right]: [usize; 2]) -> bool {
+    !operands.starts.is_empty() && operands.digits[0] >= left && operands.digits[1] >= right
+}
+
 /// [`Pattern::Four`]: eight tiles are loaded for ten products.
 #[inline(always)]
-fn four(groups: &Groups<'_>, sums: &mut ByteSums) {
-    assert!(groups.count > 0 && groups.digits[0] >= 4 && groups.digits[1] >= 4, "operands have the bytes");
-    // SAFETY: there is a group, each has four left and four right tiles of 1024 bytes, and sums are four tiles. The
-    // instructions are there, or they raise a signal.
+fn four<const DIGIT: usize>(operands: ByteOperands<'_>, sums: &mut ByteSums) {
+    assert!(have(&operands, [4, 4]), "operands have the bytes");
+    // SAFETY: there is a group, each has four left and four right tiles, which `multiply` has found inside, and sums are
+    // four tiles. The instructions are there, or they raise a signal.
     unsafe {
         for_groups!(
-            groups,
+            operands,
+            DIGIT,
             sums,
             [
                 "tileloadd tmm4, [{r} + {row}]",
-                "tileloadd tmm5, [{l} + {row} + 3072]",
+                "tileloadd tmm5, [{l} + {left_row} + 3 * {DIGIT}]",
                 "tdpbuud tmm3, tmm5, tmm4",
-                "tileloadd tmm5, [{l} + {row}]",
+                "tileloadd tmm5, [{l} + {left_row}]",
                 "tdpbuud tmm0, tmm5, tmm4",
-                "tileloadd tmm6, [{l} + {row} + 1024]",
+                "tileloadd tmm6, [{l} + {left_row} + {DIGIT}]",
                 "tdpbuud tmm1, tmm6, tmm4",
-                "tileloadd tmm7, [{l} + {row} + 2048]",
+                "tileloadd tmm7, [{l} + {left_row} + 2 * {DIGIT}]",
                 "tdpbuud tmm2, tmm7, tmm4",
                 "tileloadd tmm4, [{r} + {row} + 1024]",
                 "tdpbuud tmm1, tmm5, tmm4",
@@ -187,18 +190,19 @@ fn four(groups: &Groups<'_>, sums: &mut ByteSums) {
 
 /// [`Pattern::Two`]: six tiles are loaded for seven products.
 #[inline(always)]
-fn two(groups: &Groups<'_>, sums: &mut ByteSums) {
-    assert!(groups.count > 0 && groups.digits[0] >= 2 && groups.digits[1] >= 4, "operands have the bytes");
+fn two(operands: ByteOperands<'_>, sums: &mut ByteSums) {
+    assert!(have(&operands, [2, 4]), "operands have the bytes");
     // SAFETY: as in `four`, with two left tiles.
     unsafe {
         for_groups!(
-            groups,
+            operands,
+            CHANNELS,
             sums,
             [
                 "tileloadd tmm4, [{r} + {row}]",
-                "tileloadd tmm5, [{l} + {row}]",
+                "tileloadd tmm5, [{l} + {left_row}]",
                 "tdpbuud tmm0, tmm5, tmm4",
-                "tileloadd tmm6, [{l} + {row} + 1024]",
+                "tileloadd tmm6, [{l} + {left_row} + {DIGIT}]",
                 "tdpbsud tmm1, tmm6, tmm4",
                 "tileloadd tmm7, [{r} + {row} + 1024]",
                 "tdpbsud tmm2, tmm6, tmm7",
@@ -213,93 +217,134 @@ fn two(groups: &Groups<'_>, sums: &mut ByteSums) {
     }
 }
 
-/// Any products.
+/// The same, weights on the right.
 #[inline(always)]
-fn by_steps(steps: &[ByteStep], groups: &Groups<'_>, sums: &mut ByteSums) {
-    let reach = |s: &ByteStep| -> [isize; 2] {
-        let which = (s.unsigned | s.signed) & 0xf;
-        [which.trailing_zeros() as isize, 63 - which.leading_zeros() as isize].map(|k| s.left + k)
-    };
-    let inside = steps.iter().all(|s| {
-        let [first, last] = reach(s);
-        let [left, right] = groups.digits;
-        (s.unsigned | s.signed) != 0 && first >= 0 && last < left as isize && s.right < right
-    });
-    assert!(groups.count > 0 && !steps.is_empty() && inside, "steps name bytes that operands have");
-    // SAFETY: there is a group and a step, and in each group the right tile and the left tiles that every step names are
-    // inside, as just found; sums are four tiles. The instructions are there, or they raise a signal.
+fn two_of_pixels(operands: ByteOperands<'_>, sums: &mut ByteSums) {
+    assert!(have(&operands, [4, 2]), "operands have the bytes");
+    // SAFETY: as in `four`, with two right tiles.
     unsafe {
         for_groups!(
-            groups,
+            operands,
+            PIXELS,
             sums,
             [
-                "mov {step}, {steps}",
-                "3:",
-                "mov {a}, [{step} + {LEFT}]",
-                "shl {a}, 10",
-                "add {a}, {l}",
-                "mov {b}, [{step} + {RIGHT}]",
-                "shl {b}, 10",
-                "add {b}, {r}",
-                "tileloadd tmm4, [{b} + {row}]",
-                "mov {b}, [{step} + {UNSIGNED}]",
-                "test {b:l}, 1",
-                "jz 4f",
-                "tileloadd tmm5, [{a} + {row}]",
+                "tileloadd tmm4, [{r} + {row}]",
+                "tileloadd tmm7, [{l} + {left_row} + 3 * {DIGIT}]",
+                "tdpbuud tmm3, tmm7, tmm4",
+                "tileloadd tmm5, [{l} + {left_row}]",
                 "tdpbuud tmm0, tmm5, tmm4",
-                "4:",
-                "test {b:l}, 2",
-                "jz 4f",
-                "tileloadd tmm6, [{a} + {row} + 1024]",
+                "tileloadd tmm6, [{l} + {left_row} + {DIGIT}]",
                 "tdpbuud tmm1, tmm6, tmm4",
-                "4:",
-                "test {b:l}, 4",
-                "jz 4f",
-                "tileloadd tmm7, [{a} + {row} + 2048]",
+                "tileloadd tmm7, [{l} + {left_row} + 2 * {DIGIT}]",
                 "tdpbuud tmm2, tmm7, tmm4",
-                "4:",
-                "test {b:l}, 8",
-                "jz 4f",
-                "tileloadd tmm5, [{a} + {row} + 3072]",
-                "tdpbuud tmm3, tmm5, tmm4",
-                "4:",
-                "mov {b}, [{step} + {SIGNED}]",
-                "test {b}, {b}",
-                "jz 5f",
-                "test {b:l}, 1",
-                "jz 4f",
-                "tileloadd tmm6, [{a} + {row}]",
-                "tdpbsud tmm0, tmm6, tmm4",
-                "4:",
-                "test {b:l}, 2",
-                "jz 4f",
-                "tileloadd tmm6, [{a} + {row} + 1024]",
-                "tdpbsud tmm1, tmm6, tmm4",
-                "4:",
-                "test {b:l}, 4",
-                "jz 4f",
-                "tileloadd tmm6, [{a} + {row} + 2048]",
-                "tdpbsud tmm2, tmm6, tmm4",
-                "4:",
-                "test {b:l}, 8",
-                "jz 5f",
-                "tileloadd tmm6, [{a} + {row} + 3072]",
-                "tdpbsud tmm3, tmm6, tmm4",
-                "5:",
-                "add {step}, {STEP}",
-                "cmp {step}, {end}",
-                "jne 3b",
-            ],
-            steps = in(reg) steps.as_ptr(),
-            end = in(reg) steps.as_ptr_range().end,
-            step = out(reg) _,
-            a = out(reg) _,
-            b = out(reg) _,
-            LEFT = const std::mem::offset_of!(ByteStep, left),
-            RIGHT = const std::mem::offset_of!(ByteStep, right),
-            UNSIGNED = const std::mem::offset_of!(ByteStep, unsigned),
-            SIGNED = const std::mem::offset_of!(ByteStep, signed),
-            STEP = const size_of::<ByteStep>(),
+                "tileloadd tmm4, [{r} + {row} + 1024]",
+                "tdpbusd tmm3, tmm7, tmm4",
+                "tdpbusd tmm1, tmm5, tmm4",
+                "tdpbusd tmm2, tmm6, tmm4",
+            ]
         );
     }
 }
+
+/// A function for any products; `$signed` multiplies weights with a sign.
+macro_rules! by_steps {
+    ($(#[$doc:meta])* $name:ident, $digit:expr, $signed:literal) => {
+        $(#[$doc])*
+        #[inline(always)]
+        fn $name(steps: &[ByteStep], operands: ByteOperands<'_>, sums: &mut ByteSums) {
+            assert!(!operands.starts.is_empty() && !steps.is_empty(), "there are products");
+            assert!(steps.iter().all(|s| s.inside(operands.digits)), "steps name bytes that operands have");
+            let range = steps.as_ptr_range();
+            let range = [range.start, range.end];
+            // SAFETY: there is a group and a step, and in each group, which `multiply` has found inside, are the right tile
+            // and the left tiles that every step names, as just found; sums are four tiles. The instructions are there, or
+            // they raise a signal.
+            unsafe {
+                for_groups!(
+                    operands,
+                    $digit,
+                    sums,
+                    [
+                        "mov {step}, [{range}]",
+                        "3:",
+                        "imul {a}, [{step} + {LEFT}], {DIGIT}",
+                        "add {a}, {l}",
+                        "mov {b}, [{step} + {RIGHT}]",
+                        "shl {b}, 10",
+                        "add {b}, {r}",
+                        "tileloadd tmm4, [{b} + {row}]",
+                        "mov {b}, [{step} + {UNSIGNED}]",
+                        "test {b:l}, 1",
+                        "jz 4f",
+                        "tileloadd tmm5, [{a} + {left_row}]",
+                        "tdpbuud tmm0, tmm5, tmm4",
+                        "4:",
+                        "test {b:l}, 2",
+                        "jz 4f",
+                        "tileloadd tmm6, [{a} + {left_row} + {DIGIT}]",
+                        "tdpbuud tmm1, tmm6, tmm4",
+                        "4:",
+                        "test {b:l}, 4",
+                        "jz 4f",
+                        "tileloadd tmm7, [{a} + {left_row} + 2 * {DIGIT}]",
+                        "tdpbuud tmm2, tmm7, tmm4",
+                        "4:",
+                        "test {b:l}, 8",
+                        "jz 4f",
+                        "tileloadd tmm5, [{a} + {left_row} + 3 * {DIGIT}]",
+                        "tdpbuud tmm3, tmm5, tmm4",
+                        "4:",
+                        "mov {b}, [{step} + {SIGNED}]",
+                        "test {b}, {b}",
+                        "jz 5f",
+                        "test {b:l}, 1",
+                        "jz 4f",
+                        "tileloadd tmm6, [{a} + {left_row}]",
+                        concat!($signed, " tmm0, tmm6, tmm4"),
+                        "4:",
+                        "test {b:l}, 2",
+                        "jz 4f",
+                        "tileloadd tmm6, [{a} + {left_row} + {DIGIT}]",
+                        concat!($signed, " tmm1, tmm6, tmm4"),
+                        "4:",
+                        "test {b:l}, 4",
+                        "jz 4f",
+                        "tileloadd tmm6, [{a} + {left_row} + 2 * {DIGIT}]",
+                        concat!($signed, " tmm2, tmm6, tmm4"),
+                        "4:",
+                        "test {b:l}, 8",
+                        "jz 5f",
+                        "tileloadd tmm6, [{a} + {left_row} + 3 * {DIGIT}]",
+                        concat!($signed, " tmm3, tmm6, tmm4"),
+                        "5:",
+                        "add {step}, {STEP}",
+                        "cmp {step}, [{range} + 8]",
+                        "jne 3b",
+                    ],
+                    range = in(reg) &raw const range,
+                    step = out(reg) _,
+                    a = out(reg) _,
+                    b = out(reg) _,
+                    LEFT = const std::mem::offset_of!(ByteStep, left),
+                    RIGHT = const std::mem::offset_of!(ByteStep, right),
+                    UNSIGNED = const std::mem::offset_of!(ByteStep, unsigned),
+                    SIGNED = const std::mem::offset_of!(ByteStep, signed),
+                    STEP = const size_of::<ByteStep>(),
+                );
+            }
+        }
+    };
+}
+
+by_steps!(
+    /// Any products.
+    by_steps,
+    CHANNELS,
+    "tdpbsud"
+);
+by_steps!(
+    /// The same, weights on the right.
+    by_steps_of_pixels,
+    PIXELS,
+    "tdpbusd"
+);

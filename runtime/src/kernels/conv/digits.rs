@@ -14,7 +14,7 @@
 use std::sync::OnceLock;
 
 use super::tile::{Pair, Products};
-use super::window::{BYTE_SUMS, Window};
+use super::window::{BYTE_SUMS, Rows, Window};
 use crate::element::Element;
 
 /// Products that are summed up in 32 bits, for each pair of digits.
@@ -146,23 +146,35 @@ impl Scheme {
         })
     }
 
-    /// As [`of`](Self::of), for operands that are taken apart to bytes.
-    pub fn of_bytes(bits: u8, narrow: bool) -> &'static Scheme {
-        static ALL: [[OnceLock<Scheme>; MOST + 1]; 2] = [const { [const { OnceLock::new() }; MOST + 1] }; 2];
-        let right = usize::from(bits.clamp(1, 64).div_ceil(8));
+    /// As [`of`](Self::of), for operands that are taken apart to bytes, of which the left ones are `rows`; `narrow` if
+    /// weights are such integers.
+    pub fn of_bytes(rows: Rows, bits: u8, narrow: bool) -> &'static Scheme {
+        type All = [[OnceLock<Scheme>; MOST + 1]; 2];
+        static ALL: [All; 2] = [const { [const { [const { OnceLock::new() }; MOST + 1] }; 2] }; 2];
+        let pixel = usize::from(bits.clamp(1, 64).div_ceil(8));
         let signed = narrow && bits > WIDEST;
-        ALL[usize::from(signed)][right].get_or_init(|| {
-            let left = if signed { 2 } else { right };
-            let split = |bytes| Split { widths: vec![8; bytes] };
+        ALL[usize::from(rows == Rows::Pixels)][usize::from(signed)][pixel].get_or_init(|| {
+            let weight = if signed { 2 } else { pixel };
+            let [weights, pixels] = [weight, pixel].map(|bytes| Split { widths: vec![8; bytes] });
+            let [left, right] = match rows {
+                Rows::Channels => [weights, pixels],
+                Rows::Pixels => [pixels, weights],
+            };
+            let window = |first| Window::new(rows, weight, signed, pixel, first);
             Scheme {
-                left: split(left),
-                right: split(right),
+                left,
+                right,
                 exact: Vec::new(),
                 wrapping: Vec::new(),
                 products: Products::Bytes,
-                windows: (0..right).step_by(BYTE_SUMS).map(|first| Window::new(left, signed, right, first)).collect(),
+                windows: (0..pixel).step_by(BYTE_SUMS).map(window).collect(),
             }
         })
+    }
+
+    /// What the rows of the product are.
+    pub fn rows(&self) -> Rows {
+        self.windows.first().map_or(Rows::Channels, |w| w.rows)
     }
 
     /// The scheme of the fewest pairs, of those the one of the fewest terms.
@@ -290,29 +302,29 @@ mod tests {
 
     #[test]
     fn every_pair_of_bytes_that_counts() {
-        for bits in 1..=64u8 {
-            for narrow in [false, true] {
-                let scheme = Scheme::of_bytes(bits, narrow);
-                let mut seen = Vec::new();
-                for window in &scheme.windows {
-                    for (step, k) in window.steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
-                        let (unsigned, signed) = (step.unsigned >> k & 1 == 1, step.signed >> k & 1 == 1);
-                        let i = (step.left + k as isize) as usize;
-                        if unsigned || signed {
-                            let more = if window.same { 0 } else { k };
-                            assert_eq!(i + step.right, usize::from(window.shift / 8) + more);
-                            assert_eq!(signed, narrow && bits > WIDEST && i == 1);
-                            assert!(!(unsigned && signed));
-                            seen.push([i, step.right]);
-                        }
+        let cases = (1..=64u8).flat_map(|bits| [false, true].map(|narrow| (bits, narrow)));
+        for ((bits, narrow), rows) in cases.flat_map(|c| [Rows::Channels, Rows::Pixels].map(|rows| (c, rows))) {
+            let scheme = Scheme::of_bytes(rows, bits, narrow);
+            let mut seen = Vec::new();
+            for window in &scheme.windows {
+                for (step, k) in window.steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
+                    let (unsigned, signed) = (step.unsigned >> k & 1 == 1, step.signed >> k & 1 == 1);
+                    let i = (step.left + k as isize) as usize;
+                    if unsigned || signed {
+                        let more = if window.same { 0 } else { k };
+                        assert_eq!(i + step.right, usize::from(window.shift / 8) + more);
+                        let weight = if rows == Rows::Channels { i } else { step.right };
+                        assert_eq!(signed, narrow && bits > WIDEST && weight == 1);
+                        assert!(!(unsigned && signed));
+                        seen.push([i, step.right]);
                     }
                 }
-                let all = (0..scheme.left.len()).flat_map(|i| (0..scheme.right.len()).map(move |j| [i, j]));
-                let mut want: Vec<[usize; 2]> = all.filter(|[i, j]| 8 * (i + j) < usize::from(bits)).collect();
-                seen.sort_unstable();
-                want.sort_unstable();
-                assert_eq!(seen, want, "{bits} bits");
             }
+            let all = (0..scheme.left.len()).flat_map(|i| (0..scheme.right.len()).map(move |j| [i, j]));
+            let mut want: Vec<[usize; 2]> = all.filter(|[i, j]| 8 * (i + j) < usize::from(bits)).collect();
+            seen.sort_unstable();
+            want.sort_unstable();
+            assert_eq!(seen, want, "{bits} bits");
         }
     }
 
@@ -322,9 +334,11 @@ mod tests {
         for bits in 1..=64 {
             for narrow in [false, true] {
                 assert_eq!(pairs(bits, narrow), bcc_ir::time::digit_products(bits, narrow), "{bits} bits");
-                let steps = Scheme::of_bytes(bits, narrow).windows.iter().flat_map(|w| &w.steps);
-                let bytes: u32 = steps.map(|s| (s.unsigned | s.signed).count_ones()).sum();
-                assert_eq!(u64::from(bytes), bcc_ir::time::byte_products(bits, narrow), "{bits} bits");
+                for rows in [Rows::Channels, Rows::Pixels] {
+                    let steps = Scheme::of_bytes(rows, bits, narrow).windows.iter().flat_map(|w| &w.steps);
+                    let bytes: u32 = steps.map(|s| (s.unsigned | s.signed).count_ones()).sum();
+                    assert_eq!(u64::from(bytes), bcc_ir::time::byte_products(bits, narrow), "{bits} bits");
+                }
             }
         }
     }

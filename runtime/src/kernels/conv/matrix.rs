@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::digits::{SLICE, Scheme, Split, Term};
 use super::target::Place;
 use super::tile::{COLUMNS, Pair, ROWS, Tile};
-use super::window::{BYTE_ROWS, ByteSums, GROUP};
+use super::window::{BYTE_ROWS, ByteOperands, ByteSums, GROUP};
 use crate::element::Element;
 
 /// Most digits of an entry.
@@ -101,10 +101,13 @@ impl Digit for u32 {
     }
 }
 
+/// Groups of entries in a slice whose left side is packed: with the right side's they fill the first-level cache.
+const MOST_GROUPS: usize = 5;
+
 impl Digit for u8 {
     const DEPTH: usize = 4;
     const ROWS: usize = BYTE_ROWS;
-    const ENTRIES: usize = 5 * GROUP;
+    const ENTRIES: usize = MOST_GROUPS * GROUP;
     const WHOLE: usize = GROUP;
     const KEEPS_ROWS: bool = true;
     const BLOCKS: usize = MOST_BLOCKS;
@@ -143,8 +146,12 @@ impl Digit for u8 {
         place: &Place<'_, E>,
         sums: &mut ByteSums,
     ) {
+        let digits = [scheme.left.len(), scheme.right.len()];
+        let starts: [usize; MOST_GROUPS] = std::array::from_fn(|i| i * digits[0] * GROUP * BYTE_ROWS);
+        let Operands { left, right } = operands;
+        let starts = &starts[..right.len() / (digits[1] * GROUP)];
         for (i, window) in scheme.windows.iter().enumerate() {
-            tile.multiply_bytes(window, [scheme.left.len(), scheme.right.len()], operands, sums);
+            tile.multiply_bytes(window, ByteOperands { digits, left, starts, row: GROUP, right }, sums);
             tile.join_bytes(sums, window, place, place.first() && i == 0);
         }
     }

@@ -2,9 +2,12 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod digits;
 mod maps;
 mod matrix;
+mod nhwc;
 mod product;
 mod right;
 mod target;

@@ -9,16 +9,17 @@ use std::ops::Range;
 
 use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
-use zeroize::Zeroize;
 
 use super::digits::{MOST, Scheme, Split};
 use super::matrix::{DEEPEST, Digit, Operands};
+use super::nhwc;
 use super::right::{Right, block_at};
 use super::target::{self, Shared};
 use super::tile::{COLUMNS, Job, Pair, Products, Tile};
-use super::window::ByteSums;
+use super::window::{ByteSums, Rows};
 use crate::element::Element;
 use crate::scratch::Scratch;
+use crate::words::erase;
 
 /// The left matrix of a group as entries of digits: slice after slice of the depth, of each panel after panel of
 /// [`Digit::ROWS`] rows, and of these group after group of entries, one digit after the other. An entry is of one tap and
@@ -70,8 +71,8 @@ impl<D: Digit, E: Element> Job for OnePanel<'_, D, E> {
                 }
             }
         }
-        bytemuck::cast_slice_mut::<_, u8>(&mut values).zeroize();
-        bytemuck::cast_slice_mut::<_, u8>(&mut entries).zeroize();
+        erase(&mut values);
+        erase(&mut entries);
     }
 }
 
@@ -105,7 +106,15 @@ pub struct Arranged {
     bits: u8,
     shape: ConvShape,
     scheme: &'static Scheme,
-    groups: Vec<Left>,
+    groups: Groups,
+}
+
+/// The weights of each group.
+enum Groups {
+    /// The left matrix.
+    Left(Vec<Left>),
+    /// For pixels as rows.
+    Nhwc(Vec<nhwc::Weights>),
 }
 
 impl Arranged {
@@ -114,22 +123,30 @@ impl Arranged {
         let scheme = match tile.products(E::WIDTH) {
             Products::Whole => Scheme::whole(),
             Products::Digits => Scheme::of(bits, narrow),
-            Products::Bytes => Scheme::of_bytes(bits, narrow),
+            Products::Bytes if nhwc::suits(shape) => Scheme::of_bytes(Rows::Pixels, bits, narrow),
+            Products::Bytes => Scheme::of_bytes(Rows::Channels, bits, narrow),
         };
         let rows = shape.out_channels / shape.groups;
         let deep = [shape.in_channels / shape.groups, shape.window.kernel[0] * shape.window.kernel[1]];
+        let groups = w.chunks_exact(rows * deep[0] * deep[1]);
+        if scheme.rows() == Rows::Pixels {
+            let groups = groups.map(|w| nhwc::Weights::new(tile, &scheme.right, shape, w)).collect();
+            return Arranged { bits, shape: *shape, scheme, groups: Groups::Nhwc(groups) };
+        }
         let left = |w: &[E]| match scheme.products {
             Products::Whole => Left::new::<u32, _, _>(tile, &scheme.left, w, deep),
             Products::Digits => Left::new::<i16, _, _>(tile, &scheme.left, w, deep),
             Products::Bytes => Left::new::<u8, _, _>(tile, &scheme.left, w, deep),
         };
-        let groups = w.chunks_exact(rows * deep[0] * deep[1]).map(left).collect();
-        Arranged { bits, shape: *shape, scheme, groups }
+        Arranged { bits, shape: *shape, scheme, groups: Groups::Left(groups.map(left).collect()) }
     }
 
     /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
     pub fn working_words<E: Element>(&self) -> usize {
         let channels = self.shape.in_channels / self.shape.groups.max(1);
+        if let Groups::Nhwc(_) = self.groups {
+            return nhwc::words(&self.scheme.left, &self.shape);
+        }
         match self.scheme.products {
             Products::Whole => Right::<u32, E>::words(&self.scheme.right, &self.shape, channels),
             Products::Digits => Right::<i16, E>::words(&self.scheme.right, &self.shape, channels),
@@ -151,73 +168,94 @@ impl Arranged {
 /// Some output channels of a convolution, reduced; `out`, theirs, may hold anything. They start at a multiple of
 /// [`ROWS`](bcc_ir::program::steps::ROWS) in their group.
 pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, channels: Range<usize>, x: &[E], out: &mut [E]) {
-    match weights.scheme.products {
-        Products::Whole => product_of::<u32, T, E>(tile, weights, channels, x, out),
-        Products::Digits => product_of::<i16, T, E>(tile, weights, channels, x, out),
-        Products::Bytes => product_of::<u8, T, E>(tile, weights, channels, x, out),
+    let Arranged { bits, shape, scheme, groups } = weights;
+    let mask = E::mask(*bits);
+    match groups {
+        Groups::Nhwc(groups) => in_groups(shape, groups, channels, x, out, |weights, rows, x, out| {
+            nhwc::product(tile, (scheme, mask), shape, weights, rows, x, out);
+        }),
+        Groups::Left(groups) => {
+            in_groups(shape, groups, channels, x, out, |left, rows, x, out| match scheme.products {
+                Products::Whole => product_of::<u32, T, E>(tile, (scheme, mask), shape, left, rows, x, out),
+                Products::Digits => product_of::<i16, T, E>(tile, (scheme, mask), shape, left, rows, x, out),
+                Products::Bytes => product_of::<u8, T, E>(tile, (scheme, mask), shape, left, rows, x, out),
+            })
+        }
     }
 }
 
-fn product_of<D: Digit, T: Tile, E: Element>(
-    tile: &T,
-    weights: &Arranged,
+/// Has some output channels computed, those of each group by themselves, with its part of operands and result.
+fn in_groups<E: Element, W>(
+    shape: &ConvShape,
+    groups: &[W],
     channels: Range<usize>,
     x: &[E],
     mut out: &mut [E],
+    compute: impl Fn(&W, Range<usize>, &[E], &mut [E]),
 ) {
-    let Arranged { bits, shape, scheme, groups } = weights;
     let Some([height, width]) = shape.output() else { return };
-    let pixels = height * width;
-    let (in_group, out_group) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
-    let map = shape.input[0] * shape.input[1];
+    let out_group = shape.out_channels / shape.groups;
+    let maps = shape.in_channels / shape.groups * shape.input[0] * shape.input[1];
+    for (group, weights) in groups.iter().enumerate() {
+        let in_this = |c: usize| c.saturating_sub(group * out_group).min(out_group);
+        let rows = in_this(channels.start)..in_this(channels.end);
+        if !rows.is_empty() {
+            let (here, rest) = out.split_at_mut(rows.len() * height * width);
+            out = rest;
+            compute(weights, rows, &x[group * maps..][..maps], here);
+        }
+    }
+}
+
+/// Rows of the product of a group's left matrix and the maps `x`.
+fn product_of<D: Digit, T: Tile, E: Element>(
+    tile: &T,
+    (scheme, mask): (&Scheme, E),
+    shape: &ConvShape,
+    left: &Left,
+    rows: Range<usize>,
+    x: &[E],
+    out: &mut [E],
+) {
+    let pixels = out.len() / rows.len();
     let blocks = pixels.div_ceil(COLUMNS);
     let tiles = blocks.div_ceil(D::BLOCKS);
     // As many blocks of columns in each, or one more.
     let columns = |t: usize| t * blocks / tiles * COLUMNS..pixels.min((t + 1) * blocks / tiles * COLUMNS);
-    for (group, left) in groups.iter().enumerate() {
-        let in_this = |c: usize| c.saturating_sub(group * out_group).min(out_group);
-        let rows = in_this(channels.start)..in_this(channels.end);
-        if rows.is_empty() {
-            continue;
-        }
-        assert!(rows.start.is_multiple_of(D::ROWS), "rows are taken panel by panel");
-        let (from, panels) = (rows.start / D::ROWS, rows.len().div_ceil(D::ROWS));
-        // Few tiles: share the rows among tasks too, which read a right side that is packed before.
-        let most = panels.div_ceil(ROWS_OF_TASK / D::ROWS);
-        let parts = (2 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
-        let right =
-            Right::<D, E>::new(tile, &scheme.right, shape, in_group, &x[group * in_group * map..][..in_group * map]);
-        let (target, rest) = out.split_at_mut(rows.len() * pixels);
-        out = rest;
-        let target = Shared::new(target);
-        let rectangle = |t: usize, part: usize| Rectangle {
-            tile,
-            scheme,
-            mask: E::mask(*bits),
-            left,
-            right: &right,
-            packed: None,
-            target: &target,
-            rows: rows.clone(),
-            pixels,
-            panels: from + part * panels / parts..from + (part + 1) * panels / parts,
-            columns: columns(t),
-        };
-        if parts == 1 {
-            (0..tiles).into_par_iter().for_each(|t| tile.run(rectangle(t, 0)));
-            continue;
-        }
-        for t in 0..tiles {
-            let Range { start: first, end } = columns(t);
-            let count = end - first;
-            let row = scheme.right.len() * count.div_ceil(COLUMNS);
-            let mut packed = Scratch::<[Pair; COLUMNS]>::any(row * left.depth);
-            cut_slices::<D, _>(&mut packed, row, left.depth).into_par_iter().for_each(|(entries, to)| {
-                tile.run(OnePack { right: &right, entries, first, count, to });
-            });
-            let packed = Some(&packed[..]);
-            (0..parts).into_par_iter().for_each(|part| tile.run(Rectangle { packed, ..rectangle(t, part) }));
-        }
+    assert!(rows.start.is_multiple_of(D::ROWS), "rows are taken panel by panel");
+    let (from, panels) = (rows.start / D::ROWS, rows.len().div_ceil(D::ROWS));
+    // Few tiles: share the rows among tasks too, which read a right side that is packed before.
+    let most = panels.div_ceil(ROWS_OF_TASK / D::ROWS);
+    let parts = (2 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
+    let right = Right::<D, E>::new(tile, &scheme.right, shape, shape.in_channels / shape.groups, x);
+    let target = Shared::new(out);
+    let rectangle = |t: usize, part: usize| Rectangle {
+        tile,
+        scheme,
+        mask,
+        left,
+        right: &right,
+        packed: None,
+        target: &target,
+        rows: rows.clone(),
+        pixels,
+        panels: from + part * panels / parts..from + (part + 1) * panels / parts,
+        columns: columns(t),
+    };
+    if parts == 1 {
+        (0..tiles).into_par_iter().for_each(|t| tile.run(rectangle(t, 0)));
+        return;
+    }
+    for t in 0..tiles {
+        let Range { start: first, end } = columns(t);
+        let count = end - first;
+        let row = scheme.right.len() * count.div_ceil(COLUMNS);
+        let mut packed = Scratch::<[Pair; COLUMNS]>::any(row * left.depth);
+        cut_slices::<D, _>(&mut packed, row, left.depth).into_par_iter().for_each(|(entries, to)| {
+            tile.run(OnePack { right: &right, entries, first, count, to });
+        });
+        let packed = Some(&packed[..]);
+        (0..parts).into_par_iter().for_each(|part| tile.run(Rectangle { packed, ..rectangle(t, part) }));
     }
 }
 
@@ -325,6 +363,7 @@ impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
         // SAFETY: tasks differ in their pixels or in their rows.
         #[allow(unsafe_code)]
         let place = unsafe { self.target.place(part, slice.start == 0, self.mask) };
+        place.prefetch();
         D::add_tile(self.tile, self.scheme, operands, &place, sums);
     }
 }

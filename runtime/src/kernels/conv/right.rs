@@ -45,7 +45,7 @@ impl<E: Element> Pixels<'_, E> {
 }
 
 /// Whether a window is of a single pixel.
-fn single(window: &Window) -> bool {
+pub fn single(window: &Window) -> bool {
     let stepping = Window { stride: window.stride, dilation: window.dilation, ..Window::new([1, 1]) };
     *window == stepping
 }

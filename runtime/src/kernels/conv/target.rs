@@ -77,6 +77,31 @@ impl<E: Element> Place<'_, E> {
         self.first
     }
 
+    /// Has its rows brought to the caches, to be written.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        #[cfg(target_arch = "x86_64")]
+        for row in 0..self.rectangle.rows {
+            let at = self.shared.start.wrapping_add(self.rectangle.at + row * self.rectangle.pixels);
+            // SAFETY: a hint, which reads and writes nothing.
+            #[allow(unsafe_code)]
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+            }
+        }
+    }
+
+    /// A row.
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    pub fn row(&mut self, row: usize) -> &mut [E] {
+        let Rectangle { at, rows, pixels, columns } = self.rectangle;
+        assert!(row < rows, "the place has that row");
+        // SAFETY: inside the output, which is borrowed exclusively, as `place` has found; and by its contract nobody
+        // else touches it now.
+        unsafe { std::slice::from_raw_parts_mut(self.shared.start.add(at + row * pixels), columns) }
+    }
+
     /// Adds sums to a row, or writes them there if they are the `first`, and keeps the bits of the mask. Columns
     /// that the place has not are left out.
     #[allow(unsafe_code)]

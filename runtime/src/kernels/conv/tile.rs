@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use bcc_ir::program::Width;
 
-use super::matrix::{Digit, Operands, product};
+use super::matrix::{Digit, product};
 use super::target::Place;
-use super::window::{BYTE_ROWS, BYTE_SUMS, ByteStep, ByteSums, GROUP, Window};
+use super::window::{BYTE_ROWS, BYTE_SUMS, ByteOperands, ByteSums, GROUP, Rows, Window};
 use crate::element::Element;
 
 /// Rows of the product that one call makes.
@@ -60,8 +60,8 @@ pub trait Tile: Send + Sync {
 
     /// Products of bytes: `sums.0[k][r][c]` is the sum over entries and the window's steps that have bit `k` of
     /// `left[r] * right[c]`, products of the four bytes of entries of the digits that the step names, modulo `2^32`.
-    fn multiply_bytes(&self, window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
-        plain_bytes(&window.steps, digits, operands, sums);
+    fn multiply_bytes(&self, window: &Window, operands: ByteOperands<'_>, sums: &mut ByteSums) {
+        plain_bytes(window, operands, sums);
     }
 
     /// Puts such sums together, each by its exponent, and adds them to a place, or writes them there if they are the
@@ -74,6 +74,27 @@ pub trait Tile: Send + Sync {
         for row in 0..place.rows() {
             let all = |c: usize| (0..BYTE_SUMS).fold(E::ZERO, |sum, k| sum.plus(part(k, row, c)));
             place.add(row, first, std::array::from_fn(all));
+        }
+    }
+
+    /// Transposes a tile whose rows are pixels and writes it to a place whose rows are channels; its columns are the
+    /// pixels of which `valid` has a one, the lowest for the first.
+    fn spread<E: Element>(&self, tile: &[[E; COLUMNS]; BYTE_ROWS], valid: u16, place: Place<'_, E>) {
+        for channel in 0..place.rows() {
+            let mut row = [E::ZERO; COLUMNS];
+            let pixels = tile.iter().enumerate().filter(|(i, _)| valid >> i & 1 == 1);
+            row.iter_mut().zip(pixels).for_each(|(y, (_, pixel))| *y = pixel[channel]);
+            place.add(channel, true, row);
+        }
+    }
+
+    /// Transposes entries.
+    fn transpose(&self, tile: &mut [[Pair; COLUMNS]; BYTE_ROWS]) {
+        for i in 0..BYTE_ROWS {
+            for j in 0..i {
+                let other = tile[j][i];
+                tile[j][i] = std::mem::replace(&mut tile[i][j], other);
+            }
         }
     }
 
@@ -104,35 +125,40 @@ impl Products {
 
 /// [`Tile::multiply_bytes`] as it reads.
 #[inline(always)]
-fn plain_bytes(
-    steps: &[ByteStep],
-    digits: [usize; 2],
-    Operands { left, right }: Operands<'_>,
-    ByteSums(sums): &mut ByteSums,
-) {
+fn plain_bytes(window: &Window, operands: ByteOperands<'_>, ByteSums(sums): &mut ByteSums) {
+    let ByteOperands { digits, left, starts, row, right } = operands;
     sums.as_flattened_mut().as_flattened_mut().fill(0);
-    let lefts = left.as_chunks::<GROUP>().0.as_chunks::<BYTE_ROWS>().0;
-    let rights = right.as_chunks::<GROUP>().0;
-    for (lefts, rights) in lefts.chunks_exact(digits[0]).zip(rights.chunks_exact(digits[1])) {
-        for (step, k) in steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
+    let rights = right.as_chunks::<GROUP>().0.chunks_exact(digits[1]);
+    for (start, rights) in starts.iter().zip(rights) {
+        for (step, k) in window.steps.iter().flat_map(|s| (0..BYTE_SUMS).map(move |k| (s, k))) {
             let signed = step.signed >> k & 1 == 1;
             if !signed && step.unsigned >> k & 1 == 0 {
                 continue;
             }
-            let left = &lefts[step.left.wrapping_add_unsigned(k) as usize];
-            for (sums, left) in sums[k].iter_mut().zip(left) {
-                for (left, right) in left.iter().zip(&rights[step.right]) {
-                    let bytes = left.to_le_bytes();
-                    let l: [i32; 4] = if signed { bytes.map(|b| i32::from(b as i8)) } else { bytes.map(i32::from) };
+            let digit = start + step.left.wrapping_add_unsigned(k) as usize * window.rows.digit();
+            let [of_left, of_right] = match window.rows {
+                Rows::Channels => [signed, false],
+                Rows::Pixels => [false, signed],
+            };
+            for (r, sums) in sums[k].iter_mut().enumerate() {
+                for (left, right) in left[digit + r * row..].iter().zip(&rights[step.right]) {
+                    let l = bytes(*left, of_left);
                     for (sum, right) in sums.iter_mut().zip(right) {
-                        let r = |at: u32| (right >> at & 0xff) as i32;
-                        let products = l[0] * r(0) + l[1] * r(8) + l[2] * r(16) + l[3] * r(24);
+                        let r = bytes(*right, of_right);
+                        let products = l[0] * r[0] + l[1] * r[1] + l[2] * r[2] + l[3] * r[3];
                         *sum = sum.wrapping_add(products);
                     }
                 }
             }
         }
     }
+}
+
+/// The bytes of an entry, with their sign or without.
+#[inline(always)]
+fn bytes(entry: Pair, signed: bool) -> [i32; 4] {
+    let bytes = entry.to_le_bytes();
+    if signed { bytes.map(|b| i32::from(b as i8)) } else { bytes.map(i32::from) }
 }
 
 /// Of two tiles, one for digits and one for whole products, the faster one last. Whole products are not worth less

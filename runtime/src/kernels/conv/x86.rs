@@ -2,20 +2,19 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_cvtsi32_si128, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_mullo_epi32, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32,
-    _mm512_add_epi64, _mm512_castsi512_si256, _mm512_cvtepi32_epi64, _mm512_dpwssd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_sll_epi32, _mm512_sll_epi64, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_storeu_si512,
+    __m256i, __m512i, _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mullo_epi32, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_dpwssd_epi32, _mm512_loadu_si512,
+    _mm512_madd_epi16, _mm512_mullo_epi32, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
 use bcc_ir::program::Width;
 
 use super::amx;
-use super::matrix::{Digit, Operands};
+use super::avx512;
+use super::matrix::Digit;
 use super::target::Place;
 use super::tile::{COLUMNS, Job, Pair, Products, ROWS, Tile, faster_last};
-use super::window::{BYTE_SUMS, ByteSums, Window};
+use super::window::{BYTE_ROWS, ByteOperands, ByteSums, Window};
 use crate::element::Element;
 
 /// Steps in depth whose sums the AVX-512 kernel keeps apart, so that additions need not wait.
@@ -221,8 +220,8 @@ impl Tile for Avx512 {
     }
 
     #[inline(always)]
-    fn multiply_bytes(&self, window: &Window, digits: [usize; 2], operands: Operands<'_>, sums: &mut ByteSums) {
-        amx::multiply(window, digits, operands, sums);
+    fn multiply_bytes(&self, window: &Window, operands: ByteOperands<'_>, sums: &mut ByteSums) {
+        amx::multiply(window, operands, sums);
     }
 
     #[inline(always)]
@@ -230,75 +229,28 @@ impl Tile for Avx512 {
         // SAFETY: `all` has found AVX-512 F.
         unsafe {
             match (window.same, first) {
-                (false, false) => join_rows::<E, false>(sums, window.shift, *place, false),
-                (false, true) => join_rows::<E, false>(sums, window.shift, *place, true),
-                (true, false) => join_rows::<E, true>(sums, window.shift, *place, false),
-                (true, true) => join_rows::<E, true>(sums, window.shift, *place, true),
+                (false, false) => avx512::join::<E, false>(sums, window.shift, *place, false),
+                (false, true) => avx512::join::<E, false>(sums, window.shift, *place, true),
+                (true, false) => avx512::join::<E, true>(sums, window.shift, *place, false),
+                (true, true) => avx512::join::<E, true>(sums, window.shift, *place, true),
             }
         }
     }
-}
 
-/// All rows of [`Tile::join_bytes`]. Inlined where it is called, so that what a row does depends on nothing.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join_rows<E: Element, const SAME: bool>(sums: &ByteSums, shift: u8, place: Place<'_, E>, first: bool) {
-    let shift = _mm_cvtsi32_si128(shift.into());
-    for row in 0..place.rows() {
-        let sums = match E::WIDTH {
-            Width::Narrow => bytemuck::cast(join_narrow::<SAME>(sums, row, shift)),
-            Width::Wide => bytemuck::cast(join_wide::<SAME>(sums, row, shift)),
-        };
-        place.add(row, first, sums);
+    #[inline(always)]
+    fn spread<E: Element>(&self, tile: &[[E; COLUMNS]; BYTE_ROWS], valid: u16, place: Place<'_, E>) {
+        // SAFETY: `all` has found AVX-512 F.
+        unsafe {
+            match E::WIDTH {
+                Width::Narrow => avx512::spread_narrow(bytemuck::cast_ref(tile), valid, place),
+                Width::Wide => avx512::spread_wide(bytemuck::cast_ref(tile), valid, place),
+            }
+        }
     }
-}
 
-/// The sums of a row.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn parts(ByteSums(sums): &ByteSums, row: usize) -> [__m512i; BYTE_SUMS] {
-    // SAFETY: a row is as long as the register.
-    std::array::from_fn(|k| unsafe { _mm512_loadu_si512(sums[k][row].as_ptr().cast()) })
-}
-
-/// A row of elements of 32 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join_narrow<const SAME: bool>(sums: &ByteSums, row: usize, shift: __m128i) -> [u32; COLUMNS] {
-    let [a, b, c, d] = parts(sums, row);
-    let [b, c, d] = match SAME {
-        true => [b, c, d],
-        false => [_mm512_slli_epi32::<8>(b), _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d)],
-    };
-    let sum = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-    // A shift of more than 31 bits leaves zeros.
-    let all = _mm512_sll_epi32(sum, shift);
-    let mut out = [0; COLUMNS];
-    // SAFETY: as long as the register.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
-    out
-}
-
-/// A row of elements of 64 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join_wide<const SAME: bool>(sums: &ByteSums, row: usize, shift: __m128i) -> [u64; COLUMNS] {
-    let parts = parts(sums, row);
-    let mut out = [0; COLUMNS];
-    let join = |[a, b, c, d]: [__m512i; BYTE_SUMS]| {
-        let [b, c, d] = match SAME {
-            true => [b, c, d],
-            false => [_mm512_slli_epi64::<8>(b), _mm512_slli_epi64::<16>(c), _mm512_slli_epi64::<24>(d)],
-        };
-        let sum = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
-        _mm512_sll_epi64(sum, shift)
-    };
-    let low = join(parts.map(|p| _mm512_cvtepi32_epi64(_mm512_castsi512_si256(p))));
-    let high = join(parts.map(|p| _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(p))));
-    // SAFETY: as long as the two registers.
-    unsafe {
-        _mm512_storeu_si512(out.as_mut_ptr().cast(), low);
-        _mm512_storeu_si512(out.as_mut_ptr().add(8).cast(), high);
+    #[inline(always)]
+    fn transpose(&self, tile: &mut [[Pair; COLUMNS]; BYTE_ROWS]) {
+        // SAFETY: `all` has found AVX-512 F.
+        unsafe { avx512::transpose(tile) }
     }
-    out
 }
