@@ -5,54 +5,55 @@ use super::{Kind, Loopback, Measured, Rate, Rates};
 /// Nanoseconds of a call and of a unit, on one core. Measured with
 /// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
 /// x86-64 machine (Intel Xeon with AVX-512 and AMX).
-const RATES: [(Kind, f64, f64); 34] = [
-    (Kind::ConvMacs, 4000.0, 0.0038),
-    (Kind::NarrowMacs, 2462.0, 0.0027),
-    (Kind::DigitMacs, 6057.0, 0.0008),
-    (Kind::ConvTaps, 0.0, 0.2791),
-    (Kind::ConvReads, 0.0, 0.1427),
-    (Kind::ConvSums, 0.0, 0.6527),
-    (Kind::ConvWeights, 0.0, 1.119),
-    (Kind::DepthwiseMacs, 417.0, 0.315),
-    (Kind::DenseMacs, 103.0, 0.0693),
-    (Kind::PoolTaps, 0.0, 1.217),
-    (Kind::Elements, 0.0, 0.393),
-    (Kind::Transposed, 0.0, 1.904),
-    (Kind::Gathered, 112.0, 0.31),
-    (Kind::Weights, 38.0, 0.9213),
-    (Kind::DrawnBytes, 61.0, 0.0432),
-    (Kind::DrawnElements, 0.0, 0.1266),
-    (Kind::BitWords, 22.0, 0.4011),
-    (Kind::ToBits, 99.0, 0.3583),
-    (Kind::FromBits, 30.0, 0.0674),
-    (Kind::Wraps, 92.0, 0.2231),
-    (Kind::BlockElements, 61.0, 0.1725),
-    (Kind::SelectElements, 162.0, 1.077),
-    (Kind::SumRuns, 0.0, 0.5062),
-    (Kind::GateRuns, 0.0, 0.5386),
-    (Kind::SelectRuns, 0.0, 0.1461),
-    (Kind::NibbleProducts, 207.0, 6.794),
-    (Kind::NibbleOpens, 609.0, 6.871),
-    (Kind::CarryProducts, 290.0, 0.0807),
-    (Kind::CarryOpens, 562.0, 0.0616),
-    (Kind::SentBytes, 17450.0, 0.0022),
-    (Kind::ReceivedBytes, 3382.0, 0.1593),
-    (Kind::PackedBytes, 0.0, 0.1608),
-    (Kind::UnpackedBytes, 0.0, 0.0655),
-    (Kind::FreshBytes, 0.0, 0.3651),
+const RATES: [(Kind, f64, f64); 35] = [
+    (Kind::ConvMacs, 2961.0, 0.0018),
+    (Kind::NarrowMacs, 2352.0, 0.0),
+    (Kind::DigitMacs, 5381.0, 0.0005),
+    (Kind::ConvTaps, 0.0, 0.2814),
+    (Kind::DeepTaps, 0.0, 0.0394),
+    (Kind::ConvReads, 0.0, 0.0949),
+    (Kind::ConvSums, 0.0, 0.5421),
+    (Kind::ConvWeights, 0.0, 0.354),
+    (Kind::DepthwiseMacs, 435.0, 0.2968),
+    (Kind::DenseMacs, 102.0, 0.0505),
+    (Kind::PoolTaps, 2.0, 0.8622),
+    (Kind::Elements, 0.0, 0.3726),
+    (Kind::Transposed, 0.0, 1.815),
+    (Kind::Gathered, 113.0, 0.2947),
+    (Kind::Weights, 45.0, 0.8657),
+    (Kind::DrawnBytes, 61.0, 0.038),
+    (Kind::DrawnElements, 0.0, 0.1381),
+    (Kind::BitWords, 25.0, 0.3522),
+    (Kind::ToBits, 104.0, 0.3186),
+    (Kind::FromBits, 29.0, 0.0677),
+    (Kind::Wraps, 91.0, 0.2182),
+    (Kind::BlockElements, 59.0, 0.1601),
+    (Kind::SelectElements, 166.0, 0.9789),
+    (Kind::SumRuns, 0.0, 0.4454),
+    (Kind::GateRuns, 0.0, 0.4233),
+    (Kind::SelectRuns, 0.0, 0.0),
+    (Kind::NibbleProducts, 209.0, 6.124),
+    (Kind::NibbleOpens, 591.0, 5.756),
+    (Kind::CarryProducts, 281.0, 0.0727),
+    (Kind::CarryOpens, 547.0, 0.0564),
+    (Kind::SentBytes, 17157.0, 0.0023),
+    (Kind::ReceivedBytes, 2895.0, 0.1561),
+    (Kind::PackedBytes, 0.0, 0.1442),
+    (Kind::UnpackedBytes, 0.0, 0.0566),
+    (Kind::FreshBytes, 0.0, 0.3605),
 ];
 
 /// What the two processors are worth together to a large convolution.
-const CORES: f64 = 1.7;
+const CORES: f64 = 1.5;
 
 /// What a session takes beyond kernels.
-const SESSION: f64 = 0.15;
+const SESSION: f64 = 0.08;
 
 /// Seconds until threads that wait share a step.
-const SHARE: f64 = 8.2e-5;
+const SHARE: f64 = 2.8e-05;
 
 /// Bytes per second and seconds there and back, of the same machine's loopback network.
-const LOOPBACK: (f64, f64) = (3.83e9, 5.64e-5);
+const LOOPBACK: (f64, f64) = (3.78e+09, 5.41e-05);
 
 /// The rates of that machine. Those of one's own, from `bcr rates`, predict better.
 pub fn default_rates() -> Rates {

@@ -20,6 +20,9 @@ pub enum Kind {
     DigitMacs,
     /// Operand elements that such a convolution gathers: one for each tap and output pixel.
     ConvTaps,
+    /// The same where windows have several pixels and groups at least [`DEEP`] channels: some processors read such operands
+    /// where the maps lie.
+    DeepTaps,
     /// Halves of 32 bits of the weights that such a convolution reads, each once for all pixels; of wider ones as many
     /// as they have digits.
     ConvReads,
@@ -90,13 +93,17 @@ pub const CONV_SLICE: u64 = 240;
 /// Output channels in a group from which a convolution counts as [`Kind::ConvMacs`].
 pub const NARROW: usize = 4;
 
+/// Input channels in a group from which windows of several pixels count as [`Kind::DeepTaps`].
+pub const DEEP: usize = 48;
+
 impl Kind {
     /// All kinds, in index order.
-    pub const ALL: [Kind; 34] = [
+    pub const ALL: [Kind; 35] = [
         Kind::ConvMacs,
         Kind::NarrowMacs,
         Kind::DigitMacs,
         Kind::ConvTaps,
+        Kind::DeepTaps,
         Kind::ConvReads,
         Kind::ConvSums,
         Kind::ConvWeights,
@@ -141,6 +148,7 @@ impl Kind {
             Kind::NarrowMacs => "narrow_macs",
             Kind::DigitMacs => "digit_macs",
             Kind::ConvTaps => "conv_taps",
+            Kind::DeepTaps => "deep_taps",
             Kind::ConvReads => "conv_reads",
             Kind::ConvSums => "conv_sums",
             Kind::ConvWeights => "conv_weights",
@@ -179,6 +187,7 @@ impl Kind {
         matches!(
             self,
             Kind::ConvTaps
+                | Kind::DeepTaps
                 | Kind::ConvSums
                 | Kind::DepthwiseMacs
                 | Kind::DenseMacs
@@ -348,10 +357,12 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> W
                 (Work::of(Kind::DigitMacs, macs * digit_products(bits, narrow)), digits)
             }
         };
-        let depth = (shape.in_channels / shape.groups.max(1)) as u64 * taps;
+        let channels = shape.in_channels / shape.groups.max(1);
+        let gathered = if taps > 1 && channels >= DEEP { Kind::DeepTaps } else { Kind::ConvTaps };
+        let depth = channels as u64 * taps;
         let sums = shape.out_channels as u64 * pixels * depth.div_ceil(CONV_SLICE);
         products
-            .and(Kind::ConvTaps, shape.in_channels as u64 * taps * pixels)
+            .and(gathered, shape.in_channels as u64 * taps * pixels)
             .and(Kind::ConvReads, weights * reads)
             .and(Kind::ConvSums, sums)
     }

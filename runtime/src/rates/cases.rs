@@ -202,6 +202,7 @@ fn convolutions(add: &mut dyn FnMut(Kind, Size, Inst, Vec<Type>, Type)) {
         // Few outputs for what is gathered; few pixels for the weights, more of them than caches hold. All take about a
         // millisecond or less, so that many runs are not interrupted.
         (Kind::ConvTaps, Size::Large, square(32, 16, 8, 3)),
+        (Kind::DeepTaps, Size::Large, square(64, 28, 16, 3)),
         (Kind::ConvReads, Size::Large, square(512, 2, 512, 3)),
         // Few products for each output.
         (Kind::ConvSums, Size::Large, square(4, 32, 64, 1)),

@@ -112,7 +112,7 @@ pub fn measure(kernels: KernelSet, progress: &mut dyn FnMut(usize, usize)) -> Re
         share_seconds,
         how: format!(
             "bcr rates: lower quartile of up to {RUNS} runs of the real kernels on up to four processors at the same time; a short and \
-             a long call of each kind, convolutions of five shapes, blocks of 1x1 and 5x5, randomness of planes and of \
+             a long call of each kind, convolutions of six shapes, blocks of 1x1 and 5x5, randomness of planes and of \
              20 bits; messages of both by processor time; sessions of three convolutions with ReLUs"
         ),
     };

@@ -48,6 +48,13 @@ fn convolutions_by_hand() {
     // Deeper than a slice, and a group is half as deep.
     let deep = |groups| ConvShape { in_channels: 120, groups, ..shape };
     assert_eq!([1, 2].map(|g| of(deep(g), 16).units(Kind::ConvSums)), [5, 3].map(|slices| 2 * 8 * 30 * slices));
+    // Many channels, of which each of four groups has few.
+    let taps = |groups| {
+        let got = of(ConvShape { in_channels: 4 * DEEP - 4, out_channels: 16, groups, ..shape }, 16);
+        [Kind::ConvTaps, Kind::DeepTaps].map(|kind| got.units(kind))
+    };
+    let all = 2 * (4 * DEEP as u64 - 4) * 9 * 30;
+    assert_eq!([taps(1), taps(4)], [[0, all], [all, 0]]);
     shape.out_channels = 2;
     assert_eq!(of(shape, 32), Work::of(Kind::DepthwiseMacs, 2 * 2 * 9 * 30));
     assert_eq!(of(ConvShape::dense(64, 10), 32), Work::of(Kind::DenseMacs, 2 * 640));

@@ -12,6 +12,7 @@ mod weights;
 use std::ops::Range;
 
 use bcc_ir::geometry::ConvShape;
+use bcc_ir::time::DEEP;
 use rayon::prelude::*;
 
 use self::grid::{Block, Grid};
@@ -41,8 +42,7 @@ const _: () = assert!(TILES * CHUNK * 255 * 255 < 1 << 31);
 /// Whether a convolution is computed so: windows of single pixels need no gathering, and few channels would be padding for
 /// the most part.
 pub fn suits(shape: &ConvShape) -> bool {
-    let channels = shape.in_channels / shape.groups.max(1);
-    !single(&shape.window) && 3 * channels.next_multiple_of(CHUNK) <= 4 * channels
+    !single(&shape.window) && shape.in_channels / shape.groups.max(1) >= DEEP
 }
 
 /// Words of memory that maps of a group's channels take.
