@@ -2,9 +2,10 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_add_epi64, _mm512_castsi512_si256,
-    _mm512_cvtepi32_epi64, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
-    _mm512_mask_storeu_epi64, _mm512_maskz_compress_epi32, _mm512_maskz_compress_epi64, _mm512_setzero_si512,
+    __m128i, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_broadcastd_epi32,
+    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cvtepi32_epi64, _mm512_extracti64x4_epi64,
+    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_epi64, _mm512_maskz_compress_epi32,
+    _mm512_maskz_compress_epi64, _mm512_set1_epi64, _mm512_set4_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
     _mm512_shuffle_i32x4, _mm512_sll_epi32, _mm512_sll_epi64, _mm512_slli_epi32, _mm512_slli_epi64,
     _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
@@ -13,71 +14,106 @@ use bcc_ir::program::Width;
 
 use super::target::Place;
 use super::tile::{COLUMNS, Pair};
-use super::window::{BYTE_ROWS, BYTE_SUMS, ByteSums};
+use super::window::{BYTE_ROWS, ByteSums};
 use crate::element::Element;
 
-/// All rows of [`Tile::join_bytes`](super::tile::Tile::join_bytes). Inlined where it is called, so that what a row does depends on nothing.
+/// [`Tile::join_bytes`](super::tile::Tile::join_bytes); `SAME` and `FIRST` say whether the window's sums have the same
+/// exponent and whether the place has nothing yet.
 #[inline]
-#[target_feature(enable = "avx512f")]
-pub fn join<E: Element, const SAME: bool>(sums: &ByteSums, shift: u8, place: Place<'_, E>, first: bool) {
-    let shift = _mm_cvtsi32_si128(shift.into());
+#[target_feature(enable = "avx512f,avx512bw")]
+pub fn join<E: Element, const SAME: bool, const FIRST: bool>(sums: &ByteSums, shift: u8, mut place: Place<'_, E>) {
+    let up = _mm_cvtsi32_si128(shift.into());
+    let mask = _mm512_set1_epi64(place.mask().word() as i64);
+    let mask = if E::WIDTH == Width::Narrow { _mm512_broadcastd_epi32(_mm512_castsi512_si128(mask)) } else { mask };
+    // Whole tiles apart, whose rows are of a length that is known.
+    if place.rows() == BYTE_ROWS && place.columns() == COLUMNS {
+        for row in 0..BYTE_ROWS {
+            let to: *mut E = place.row(row).as_mut_ptr();
+            for half in 0..COLUMNS / lanes::<E>() {
+                // SAFETY: both halves, or a register of elements of 32 bits, are in the row.
+                unsafe {
+                    let to: *mut __m512i = to.add(half * lanes::<E>()).cast();
+                    let mut all = joined::<E, SAME>(sums, row, half, shift, up);
+                    if !FIRST {
+                        all = if E::WIDTH == Width::Narrow {
+                            _mm512_add_epi32(all, _mm512_loadu_si512(to))
+                        } else {
+                            _mm512_add_epi64(all, _mm512_loadu_si512(to))
+                        };
+                    }
+                    _mm512_storeu_si512(to, _mm512_and_si512(all, mask));
+                }
+            }
+        }
+        return;
+    }
     for row in 0..place.rows() {
-        let sums = match E::WIDTH {
-            Width::Narrow => bytemuck::cast(join_narrow::<SAME>(sums, row, shift)),
-            Width::Wide => bytemuck::cast(join_wide::<SAME>(sums, row, shift)),
-        };
-        place.add(row, first, sums);
+        let mut sum = [E::ZERO; COLUMNS];
+        for half in 0..COLUMNS / lanes::<E>() {
+            // SAFETY: as above.
+            unsafe {
+                let to: *mut __m512i = sum.as_mut_ptr().add(half * lanes::<E>()).cast();
+                _mm512_storeu_si512(to, joined::<E, SAME>(sums, row, half, shift, up));
+            }
+        }
+        place.add(row, FIRST, sum);
     }
 }
 
-/// The sums of a row.
+/// Elements of a register.
+const fn lanes<E>() -> usize {
+    size_of::<__m512i>() / size_of::<E>()
+}
+
+/// The sums of a row, of elements of 64 bits those of one half, each by its exponent.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn joined<E: Element, const SAME: bool>(sums: &ByteSums, row: usize, half: usize, shift: u8, up: __m128i) -> __m512i {
+    let parts = [part(sums, 0, row), part(sums, 1, row), part(sums, 2, row), part(sums, 3, row)];
+    match E::WIDTH {
+        Width::Narrow => {
+            let [a, mut b, mut c, mut d] = parts;
+            if !SAME {
+                b = _mm512_slli_epi32::<8>(b);
+                c = _mm512_slli_epi32::<16>(c);
+                // As shifts and shuffles are of two ports: bytes 0, 4, 8 and 12 go up by three, others are zeros.
+                let bytes = _mm512_set4_epi32(0x0c80_8080, 0x0880_8080, 0x0480_8080, 0x0080_8080);
+                d = _mm512_shuffle_epi8(d, bytes);
+            }
+            let sum = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
+            // More than 31 bits leave zeros.
+            if shift == 0 { sum } else { _mm512_sll_epi32(sum, up) }
+        }
+        Width::Wide => {
+            let [a, mut b, mut c, mut d] =
+                [wide(parts[0], half), wide(parts[1], half), wide(parts[2], half), wide(parts[3], half)];
+            if !SAME {
+                b = _mm512_slli_epi64::<8>(b);
+                c = _mm512_slli_epi64::<16>(c);
+                d = _mm512_slli_epi64::<24>(d);
+            }
+            let sum = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
+            if shift == 0 { sum } else { _mm512_sll_epi64(sum, up) }
+        }
+    }
+}
+
+/// A row of sums of an exponent.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn parts(ByteSums(sums): &ByteSums, row: usize) -> [__m512i; BYTE_SUMS] {
+fn part(ByteSums(sums): &ByteSums, exponent: usize, row: usize) -> __m512i {
     // SAFETY: a row is as long as the register.
-    std::array::from_fn(|k| unsafe { _mm512_loadu_si512(sums[k][row].as_ptr().cast()) })
+    unsafe { _mm512_loadu_si512(sums[exponent][row].as_ptr().cast()) }
 }
 
-/// A row of elements of 32 bits.
+/// Half of the sums of a row with 64 bits each.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn join_narrow<const SAME: bool>(sums: &ByteSums, row: usize, shift: __m128i) -> [u32; COLUMNS] {
-    let [a, b, c, d] = parts(sums, row);
-    let [b, c, d] = match SAME {
-        true => [b, c, d],
-        false => [_mm512_slli_epi32::<8>(b), _mm512_slli_epi32::<16>(c), _mm512_slli_epi32::<24>(d)],
-    };
-    let sum = _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d));
-    // A shift of more than 31 bits leaves zeros.
-    let all = _mm512_sll_epi32(sum, shift);
-    let mut out = [0; COLUMNS];
-    // SAFETY: as long as the register.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), all) };
-    out
-}
-
-/// A row of elements of 64 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn join_wide<const SAME: bool>(sums: &ByteSums, row: usize, shift: __m128i) -> [u64; COLUMNS] {
-    let parts = parts(sums, row);
-    let mut out = [0; COLUMNS];
-    let join = |[a, b, c, d]: [__m512i; BYTE_SUMS]| {
-        let [b, c, d] = match SAME {
-            true => [b, c, d],
-            false => [_mm512_slli_epi64::<8>(b), _mm512_slli_epi64::<16>(c), _mm512_slli_epi64::<24>(d)],
-        };
-        let sum = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));
-        _mm512_sll_epi64(sum, shift)
-    };
-    let low = join(parts.map(|p| _mm512_cvtepi32_epi64(_mm512_castsi512_si256(p))));
-    let high = join(parts.map(|p| _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(p))));
-    // SAFETY: as long as the two registers.
-    unsafe {
-        _mm512_storeu_si512(out.as_mut_ptr().cast(), low);
-        _mm512_storeu_si512(out.as_mut_ptr().add(8).cast(), high);
-    }
-    out
+fn wide(sums: __m512i, half: usize) -> __m512i {
+    _mm512_cvtepi32_epi64(match half {
+        0 => _mm512_castsi512_si256(sums),
+        _ => _mm512_extracti64x4_epi64::<1>(sums),
+    })
 }
 
 /// The rows of a tile.
@@ -96,9 +132,8 @@ fn rows(tile: &[[u32; COLUMNS]; BYTE_ROWS]) -> [__m512i; BYTE_ROWS] {
 /// [`Tile::transpose`](super::tile::Tile::transpose).
 #[inline]
 #[target_feature(enable = "avx512f")]
-pub fn transpose(tile: &mut [[Pair; COLUMNS]; BYTE_ROWS]) {
-    let rows = transposed(rows(tile));
-    for (to, row) in tile.iter_mut().zip(rows) {
+pub fn transpose(tile: &[[Pair; COLUMNS]; BYTE_ROWS], to: &mut [[Pair; BYTE_ROWS]], step: usize) {
+    for (to, row) in to.iter_mut().step_by(step).zip(transposed(rows(tile))) {
         // SAFETY: a row is as long as the register.
         unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), row) };
     }

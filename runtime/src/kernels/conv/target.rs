@@ -71,6 +71,12 @@ impl<E: Element> Place<'_, E> {
         self.rectangle.rows
     }
 
+    /// What of its elements counts.
+    #[inline(always)]
+    pub fn mask(&self) -> E {
+        self.mask
+    }
+
     /// Whether nothing is there yet.
     #[inline(always)]
     pub fn first(&self) -> bool {

@@ -88,13 +88,10 @@ pub trait Tile: Send + Sync {
         }
     }
 
-    /// Transposes entries.
-    fn transpose(&self, tile: &mut [[Pair; COLUMNS]; BYTE_ROWS]) {
-        for i in 0..BYTE_ROWS {
-            for j in 0..i {
-                let other = tile[j][i];
-                tile[j][i] = std::mem::replace(&mut tile[i][j], other);
-            }
+    /// Writes the columns of a tile as rows, every `step`th of `to`, as many as it has.
+    fn transpose(&self, tile: &[[Pair; COLUMNS]; BYTE_ROWS], to: &mut [[Pair; BYTE_ROWS]], step: usize) {
+        for (column, to) in to.iter_mut().step_by(step).enumerate().take(COLUMNS) {
+            to.iter_mut().zip(tile).for_each(|(y, row)| *y = row[column]);
         }
     }
 

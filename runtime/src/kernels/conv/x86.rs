@@ -226,13 +226,13 @@ impl Tile for Avx512 {
 
     #[inline(always)]
     fn join_bytes<E: Element>(&self, sums: &ByteSums, window: &Window, place: &Place<'_, E>, first: bool) {
-        // SAFETY: `all` has found AVX-512 F.
+        // SAFETY: `all` has found AVX-512 F and BW.
         unsafe {
             match (window.same, first) {
-                (false, false) => avx512::join::<E, false>(sums, window.shift, *place, false),
-                (false, true) => avx512::join::<E, false>(sums, window.shift, *place, true),
-                (true, false) => avx512::join::<E, true>(sums, window.shift, *place, false),
-                (true, true) => avx512::join::<E, true>(sums, window.shift, *place, true),
+                (false, false) => avx512::join::<E, false, false>(sums, window.shift, *place),
+                (false, true) => avx512::join::<E, false, true>(sums, window.shift, *place),
+                (true, false) => avx512::join::<E, true, false>(sums, window.shift, *place),
+                (true, true) => avx512::join::<E, true, true>(sums, window.shift, *place),
             }
         }
     }
@@ -249,8 +249,8 @@ impl Tile for Avx512 {
     }
 
     #[inline(always)]
-    fn transpose(&self, tile: &mut [[Pair; COLUMNS]; BYTE_ROWS]) {
+    fn transpose(&self, tile: &[[Pair; COLUMNS]; BYTE_ROWS], to: &mut [[Pair; BYTE_ROWS]], step: usize) {
         // SAFETY: `all` has found AVX-512 F.
-        unsafe { avx512::transpose(tile) }
+        unsafe { avx512::transpose(tile, to, step) }
     }
 }

@@ -83,9 +83,8 @@ impl<T: Tile, E: Element> Job for Band<'_, T, E> {
                     let rows = [columns(x, ra, a), columns(x, rb, b), columns(x, rc, c), columns(x, rd, d)];
                     u8::cut(split, rows, &mut tiles.as_flattened_mut()[entry..], GROUP);
                 }
-                for (digit, entries) in tiles.iter_mut().enumerate().take(digits) {
-                    tile.transpose(entries);
-                    to[digit..].iter_mut().step_by(digits).zip(entries).for_each(|(y, v)| *y = *v);
+                for (digit, entries) in tiles.iter().enumerate().take(digits) {
+                    tile.transpose(entries, &mut to[digit..], digits);
                 }
             }
         }
