@@ -210,7 +210,7 @@ fn fit(cases: &[Case], times: &[f64]) -> BTreeMap<Kind, Rate> {
             rates.rates.insert(kind, rate);
         }
     }
-    let short = |v: f64| (v * 1e4).round() / 1e4;
+    let short = |v: f64| (v * 1e5).round() / 1e5;
     rates.rates.values_mut().for_each(|r| *r = Rate { call_ns: r.call_ns.round(), unit_ns: short(r.unit_ns) });
     rates.rates
 }
