@@ -33,4 +33,4 @@ pub use network::{Network, NetworkError};
 pub use predict::{PhasePrediction, Prediction, Seconds, predict, predict_batch};
 pub use rates::{Loopback, Measured, Rate, Rates, RatesError};
 pub use stepwise::{StepWork, code_work, phase_work};
-pub use work::{CONV_SLICE, DEEP, Kind, NARROW, Work, byte_products, digit_products, narrow_weights, work};
+pub use work::{DEEP, Kind, NARROW, Work, byte_products, digit_products, narrow_weights, work};

@@ -26,7 +26,8 @@ pub enum Kind {
     /// Halves of 32 bits of the weights that such a convolution reads, each once for all pixels; of wider ones as many
     /// as they have digits.
     ConvReads,
-    /// Elements of its result, as often as sums are added to them: once for [`CONV_SLICE`] products of each.
+    /// Elements of its result. What the kernels do for every some hundred products of each, such as adding sums to it, is in
+    /// the cost of the products.
     ConvSums,
     /// Weights that are arranged for such a convolution, once, when the setup has them.
     ConvWeights,
@@ -86,9 +87,6 @@ pub enum Kind {
     /// Bytes of memory that a role uses for the first time, whatever the instruction.
     FreshBytes,
 }
-
-/// Products of an element of a convolution's result that are summed up before they are added to it, about.
-pub const CONV_SLICE: u64 = 240;
 
 /// Output channels in a group from which a convolution counts as [`Kind::ConvMacs`].
 pub const NARROW: usize = 4;
@@ -351,7 +349,7 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> W
     } else {
         let (products, reads) = match (width, narrow) {
             (Width::Narrow, false) => (Work::of(Kind::ConvMacs, macs), 2),
-            (Width::Narrow, true) => (Work::of(Kind::NarrowMacs, macs), 2),
+            (Width::Narrow, true) => (Work::of(Kind::NarrowMacs, macs), 1),
             (Width::Wide, narrow) => {
                 let digits = if narrow { 1 } else { u64::from(bits.div_ceil(16)) };
                 (Work::of(Kind::DigitMacs, macs * digit_products(bits, narrow)), digits)
@@ -359,12 +357,10 @@ pub(super) fn conv(shape: &ConvShape, bits: u8, narrow: bool, width: Width) -> W
         };
         let channels = shape.in_channels / shape.groups.max(1);
         let gathered = if taps > 1 && channels >= DEEP { Kind::DeepTaps } else { Kind::ConvTaps };
-        let depth = channels as u64 * taps;
-        let sums = shape.out_channels as u64 * pixels * depth.div_ceil(CONV_SLICE);
         products
             .and(gathered, shape.in_channels as u64 * taps * pixels)
             .and(Kind::ConvReads, weights * reads)
-            .and(Kind::ConvSums, sums)
+            .and(Kind::ConvSums, shape.out_channels as u64 * pixels)
     }
 }
 

@@ -169,8 +169,8 @@ pub const NETS: &[NetInfo] = &[
     },
     NetInfo {
         name: "conv_relus",
-        summary: "three 3x3 convolutions of 64 channels with ReLUs, averaged by channel",
-        input: [16, 80, 80],
+        summary: "convolutions of a block of ResNet-50 with ReLUs, averaged by channel",
+        input: [64, 56, 56],
         builder: conv_relus,
     },
     NetInfo { name: "tiny_plain", summary: "convolutions without branches", input: [3, 8, 8], builder: tiny_plain },

@@ -31,16 +31,17 @@ pub fn million_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     net.output(&y.name, 100, [1, 1])
 }
 
-/// Three 3x3 convolutions of 64 channels with ReLUs, and averages: what `bcr rates` runs as a session, and so a network of
-/// which little but convolutions and ReLUs takes time. Input `x` `[N,16,80,80]`, output `y` `[N,64,1,1]`.
+/// Convolutions of a block of ResNet-50's first stage, 1x1 to 256 channels and back to 64, then 3x3, with ReLUs, and
+/// averages: what `bcr rates` runs as a session, and so a network of which little but convolutions and ReLUs takes time, on
+/// maps as large as those of networks. Input `x` `[N,64,56,56]`, output `y` `[N,64,1,1]`.
 ///
 /// # Errors
 /// [`ModelError::Opset`], [`ModelError::Batch`] and [`ModelError::Size`] for options out of range.
 pub fn conv_relus(options: &BuildOptions) -> Result<ModelProto, ModelError> {
     let mut net = Net::new("conv_relus", options)?;
-    let mut x = net.input([16, 80, 80], 1);
-    for layer in 1..=3 {
-        let y = net.conv(&format!("conv{layer}"), &x, 64, &Conv::square(3, 1, 1), true);
+    let mut x = net.input([64, 56, 56], 1);
+    for (layer, channels, kernel) in [(1, 256, 1), (2, 64, 1), (3, 64, 3)] {
+        let y = net.conv(&format!("conv{layer}"), &x, channels, &Conv::square(kernel, 1, kernel / 2), true);
         x = net.relu(&format!("relu{layer}"), y);
     }
     let y = net.global_average("avgpool", &x);

@@ -78,7 +78,7 @@ fn assert_relus(name: &str, batch: Option<i64>, layers: usize, elements: usize) 
 fn single_layers_are_what_they_say() {
     assert_relus("single_conv", None, 0, 0);
     assert_relus("million_relus", Some(1), 1, 1_000_000);
-    assert_relus("conv_relus", Some(1), 3, 3 * 64 * 80 * 80);
+    assert_relus("conv_relus", Some(1), 3, (256 + 64 + 64) * 56 * 56);
     for (name, outputs) in [("single_conv", 64 * 72), ("million_relus", 100), ("conv_relus", 64)] {
         let net = find(name).expect("a known net");
         let model = net.build(&BuildOptions { size: Some([9, 8]), ..BuildOptions::default() }).expect("it builds");
