@@ -16,6 +16,8 @@ use rayon::prelude::*;
 pub const KEPT: usize = (RESERVED / 8) as usize;
 /// Words that are not worth keeping.
 const SMALL: usize = 1 << 9;
+/// How many times as long as what is asked for a vector may be.
+const MOST: usize = 4;
 /// Words of a cache line, where memory begins: a load of a whole line from elsewhere takes two.
 const LINE: usize = 8;
 
@@ -41,9 +43,9 @@ struct Kept {
 static POOL: Mutex<Kept> = Mutex::new(Kept { free: BTreeMap::new(), words: 0, come: 0 });
 
 impl Kept {
-    /// The smallest that fits without much waste.
+    /// The smallest that fits, if it is not much larger: what was a message is then of use to a network's buffers.
     fn take(&mut self, len: usize) -> Option<Vec<u64>> {
-        let (&size, same) = self.free.range_mut(len..=len + len / 4).next()?;
+        let (&size, same) = self.free.range_mut(len..=MOST * len).next()?;
         let (_, block) = same.pop()?;
         if same.is_empty() {
             self.free.remove(&size);
@@ -188,7 +190,7 @@ mod tests {
         let mut kept = Kept::default();
         assert!(kept.give(vec![0; 1000]).is_empty());
         // Not for what is much smaller.
-        assert!(kept.take(700).is_none());
+        assert!(kept.take(200).is_none());
         assert!(kept.take(900).is_some_and(|b| b.len() == 1000));
         assert!(kept.take(900).is_none() && kept.words == 0);
     }
