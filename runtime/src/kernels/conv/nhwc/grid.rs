@@ -1,5 +1,7 @@
 //! Where the pixels of maps lie.
 
+use std::ops::Range;
+
 use bcc_ir::geometry::ConvShape;
 
 use super::{CHUNK, GROUP};
@@ -27,6 +29,8 @@ pub struct Grid {
     pub plane: usize,
     /// Pixels of all maps, and what tiles read behind them.
     pub pixels: usize,
+    /// Whether some block reads a row, by its place.
+    pub read: Vec<bool>,
     /// Where the taps of a window begin in the maps of a chunk.
     taps: Vec<usize>,
     /// Chunks of channels.
@@ -45,6 +49,8 @@ pub struct Block {
     pub valid: u16,
     /// The first of these.
     pub output: usize,
+    /// Taps of the window, but rows of it at either end that are in the padding for all of them.
+    pub taps: Range<usize>,
 }
 
 // As many as there are bits in `valid`.
@@ -65,7 +71,21 @@ impl Grid {
             (y % kinds * rows + y / kinds) * pitch + kx * dilation_x
         };
         let taps: Vec<usize> = (0..kh * kw).map(|t| tap(t / kw, t % kw)).collect();
-        let blocks = blocks([height, width], pitch / step, step);
+        let mut read = vec![false; kinds * rows];
+        let mut blocks = blocks([height, width], pitch / step, step);
+        for block in &mut blocks {
+            let last = block.output + block.valid.count_ones() as usize - 1;
+            let outputs = block.output / width..last / width + 1;
+            let inside = |y: usize, ky: usize| (top..top + shape.input[0]).contains(&(y * kinds + ky * dilation_y));
+            let counts = |ky: &usize| outputs.clone().any(|y| inside(y, *ky));
+            let first = (0..kh).find(counts).unwrap_or(0);
+            let end = (0..kh).rfind(counts).map_or(0, |ky| ky + 1);
+            block.taps = first * kw..end * kw;
+            for (y, ky) in outputs.flat_map(|y| (first..end).map(move |ky| (y, ky))) {
+                let y = y * kinds + ky * dilation_y;
+                read[y % kinds * rows + y / kinds] = true;
+            }
+        }
         let plane = left + kinds * rows * pitch;
         let last = blocks.last().map_or(0, |b| b.pixel) + taps.iter().max().unwrap_or(&0);
         let chunks = (shape.in_channels / shape.groups).div_ceil(CHUNK);
@@ -79,6 +99,7 @@ impl Grid {
             step,
             plane,
             pixels: chunks.saturating_sub(1) * plane + plane.max(last + (BYTE_ROWS - 1) * step + 1),
+            read,
             taps,
             chunks,
             outputs: height * width,
@@ -89,6 +110,11 @@ impl Grid {
     /// Row of the padded input that is at a place among the rows of a map.
     pub fn row_at(&self, place: usize) -> usize {
         place % self.rows * self.kinds + place / self.rows
+    }
+
+    /// Taps of a window.
+    pub fn taps(&self) -> usize {
+        self.taps.len()
     }
 
     /// Where every group of the depth, one tap of a chunk, begins, if pixels have so many digits.
@@ -110,6 +136,7 @@ fn blocks([height, width]: [usize; 2], pitch: usize, step: usize) -> Vec<Block> 
             pixel: first * step,
             valid: (0..BYTE_ROWS).filter(inside).map(|i| 1 << i).sum(),
             output: first / pitch * width + (first % pitch).min(width),
+            taps: 0..0,
         }
     };
     let across = (0..(height - 1) * pitch + width).step_by(BYTE_ROWS).map(|p| block(p, false));
@@ -143,7 +170,12 @@ mod tests {
                     let grid = Grid::new(&shape).unwrap();
                     // The pixel of the input that each of a map has, none for padding.
                     let mut pixels = vec![None; grid.pixels];
-                    for place in 0..grid.kinds * grid.rows {
+                    let filled = |pixel: usize| {
+                        let Some(p) = pixel.checked_sub(grid.before) else { return true };
+                        let before_next = p % grid.pitch >= grid.pitch - grid.before;
+                        grid.read.get(p / grid.pitch).is_some_and(|read| *read || before_next)
+                    };
+                    for place in (0..grid.kinds * grid.rows).filter(|place| grid.read[*place]) {
                         if let Some(y) = grid.row_at(place).checked_sub(grid.top).filter(|y| *y < input[0]) {
                             for x in 0..input[1] {
                                 pixels[grid.before + place * grid.pitch + x] = Some([y, x]);
@@ -161,7 +193,12 @@ mod tests {
                                     usize::try_from(p).ok().filter(|p| *p < input[axis])
                                 };
                                 let want = at(0, y, t / 2).zip(at(1, x, t % 2)).map(|(y, x)| [y, x]);
-                                assert_eq!(pixels[block.pixel + i * grid.step + tap], want, "{shape}");
+                                let pixel = block.pixel + i * grid.step + tap;
+                                assert_eq!(pixels[pixel], want, "{shape}");
+                                assert!(
+                                    if block.taps.contains(&t) { filled(pixel) } else { want.is_none() },
+                                    "{shape}"
+                                );
                             }
                             outputs += 1;
                         }

@@ -68,6 +68,11 @@ impl<T: Tile, E: Element> Job for Band<'_, T, E> {
         let ([height, width], digits) = (grid.input, split.len());
         let mut tiles = [[[0; COLUMNS]; GROUP]; MOST];
         for (place, to) in places.zip(to.chunks_exact_mut(grid.pitch * digits)) {
+            if !grid.read[place] {
+                // But for the padding before the next row.
+                to[(grid.pitch - grid.before) * digits..].fill([0; GROUP]);
+                continue;
+            }
             let Some(y) = grid.row_at(place).checked_sub(grid.top).filter(|y| *y < height) else {
                 to.fill([0; GROUP]);
                 continue;

@@ -80,6 +80,7 @@ pub fn product<T: Tile, E: Element>(
             row: grid.step * scheme.left.len() * GROUP,
             maps: maps.entries(),
             starts: &all,
+            taps: grid.taps(),
             blocks: &grid.blocks[t * blocks / tiles..(t + 1) * blocks / tiles],
             weights,
             panels: from + part * panels / parts..from + (part + 1) * panels / parts,
@@ -99,6 +100,8 @@ struct Rectangle<'a, T, E> {
     maps: &'a [Pair],
     row: usize,
     starts: &'a [usize],
+    /// Groups that a chunk of channels has.
+    taps: usize,
     blocks: &'a [Block],
     weights: &'a Weights,
     panels: Range<usize>,
@@ -120,7 +123,11 @@ impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
             let mut tiles = tiles.iter_mut();
             for panel in self.panels.clone() {
                 for (block, tile) in self.blocks.iter().zip(&mut tiles) {
-                    self.add(block, panel, slice.clone(), &mut sums, tile);
+                    if block.taps == (0..self.taps) {
+                        self.add(block, panel, slice.clone(), slice.start == 0, &mut sums, tile);
+                    } else {
+                        self.add_some(block, panel, slice.clone(), &mut sums, tile);
+                    }
                     if i + 1 == slices {
                         self.finish(block, panel, tile);
                     }
@@ -131,13 +138,36 @@ impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
 }
 
 impl<T: Tile, E: Element> Rectangle<'_, T, E> {
-    /// Adds what a slice gives to the sums of a tile.
+    /// Adds what the groups of a slice give whose taps count.
+    #[inline(always)]
+    fn add_some(
+        &self,
+        block: &Block,
+        panel: usize,
+        slice: Range<usize>,
+        sums: &mut ByteSums,
+        tile: &mut [[E; COLUMNS]; BYTE_ROWS],
+    ) {
+        if slice.start == 0 {
+            tile.as_flattened_mut().fill(E::ZERO);
+        }
+        for chunk in slice.start / self.taps..slice.end.div_ceil(self.taps) {
+            let [start, end] = [block.taps.start, block.taps.end].map(|tap| chunk * self.taps + tap);
+            let counts = start.max(slice.start)..end.min(slice.end);
+            if !counts.is_empty() {
+                self.add(block, panel, counts, false, sums, tile);
+            }
+        }
+    }
+
+    /// Adds what a slice gives to the sums of a tile, or writes it there if it is the first.
     #[inline(always)]
     fn add(
         &self,
         block: &Block,
         panel: usize,
         slice: Range<usize>,
+        first: bool,
         sums: &mut ByteSums,
         tile: &mut [[E; COLUMNS]; BYTE_ROWS],
     ) {
@@ -153,7 +183,7 @@ impl<T: Tile, E: Element> Rectangle<'_, T, E> {
         let part = target::Rectangle { at: 0, rows: BYTE_ROWS, pixels: COLUMNS, columns: COLUMNS };
         // SAFETY: the tile is this task's.
         #[allow(unsafe_code)]
-        let place = unsafe { own.place(part, slice.start == 0, self.mask) };
+        let place = unsafe { own.place(part, first, self.mask) };
         for (i, window) in self.scheme.windows.iter().enumerate() {
             self.tile.multiply_bytes(window, operands, sums);
             self.tile.join_bytes(sums, window, &place, place.first() && i == 0);
