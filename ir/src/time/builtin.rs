@@ -3,7 +3,8 @@
 use super::{Kind, Loopback, Measured, Rate, Rates};
 
 /// Nanoseconds of a call and of a unit, on one core. Measured with
-/// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, medians of seven, on two cores of a shared
+/// `cargo run --release -p bcc-runtime -- rates -o rates.ron`, fourteen times: the medians of what each kind takes in a
+/// session, its rate and the session's part together, less the median part. On two cores of a shared
 /// x86-64 machine (Intel Xeon with AVX-512 and AMX).
 const RATES: [(Kind, f64, f64); 35] = [
     (Kind::ConvMacs, 3042.0, 0.003759),

@@ -21,7 +21,7 @@ const ROWS: usize = 4;
 /// The maps of a group's channels on a [`Grid`]: of every pixel digit after digit, each of them a byte of [`CHUNK`] channels.
 pub struct Maps(Scratch<[Pair; GROUP]>);
 
-// As many channels side by side as pixels, so that they are transposed in place.
+// As many channels side by side as pixels: squares are transposed.
 const _: () = assert!(GROUP == COLUMNS && BYTE_ROWS == COLUMNS);
 
 impl Maps {
