@@ -14,10 +14,11 @@ use std::path::PathBuf;
 use bcc_ir::program::file::{PROGRAM_FILE, load_program};
 use bcc_ir::program::{Phase, Role};
 use bcc_ir::time::Count;
+use bcc_runtime::kernels::{self, KernelSet};
 use bcc_runtime::rates::machine;
 use bound::Needs;
 use clap::Parser;
-use miette::IntoDiagnostic;
+use miette::{IntoDiagnostic, miette};
 use rates::{Rates, measure};
 use shapes::Share;
 
@@ -29,6 +30,9 @@ struct Args {
     /// Measures convolutions of ResNet-50 instead, in one core, as shares of their inner loop.
     #[arg(long, conflicts_with = "out")]
     shapes: bool,
+    /// Kernel set of those convolutions; the fastest if not given. A wrong name lists them.
+    #[arg(long, requires = "shapes", value_name = "NAME")]
+    kernels: Option<String>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -104,10 +108,22 @@ fn print_needs(needs: &Needs) {
     }
 }
 
+/// The kernel set of a name.
+fn kernel_set(name: &str) -> miette::Result<KernelSet> {
+    let all = kernels::available();
+    let names: Vec<&str> = all.iter().map(|set| set.name()).collect();
+    let found = all.iter().find(|set| set.name() == name);
+    found.copied().ok_or_else(|| miette!("this processor has no kernels {name:?}; it has {}", names.join("; ")))
+}
+
 fn main() -> miette::Result<()> {
     let args = Args::parse();
     if args.shapes {
-        let shares = shapes::measure(args.runs);
+        let set = match &args.kernels {
+            Some(name) => kernel_set(name)?,
+            None => kernels::best(),
+        };
+        let shares = shapes::measure(set, args.runs);
         match args.json {
             true => println!("{}", serde_json::to_string_pretty(&shares).into_diagnostic()?),
             false => print_shares(&shares),

@@ -7,7 +7,7 @@ use bcc_ir::geometry::{ConvShape, Window};
 use bcc_ir::program::{Type, Width};
 use bcc_ir::time::{byte_products, digit_products};
 use bcc_runtime::element::Element;
-use bcc_runtime::kernels;
+use bcc_runtime::kernels::KernelSet;
 use bcc_runtime::prg::{Key, draw};
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
@@ -61,15 +61,15 @@ fn shapes() -> [ConvShape; 9] {
     ]
 }
 
-/// Of all shapes, in rings of 32 and 40 bits.
-pub fn measure(runs: usize) -> Vec<Share> {
+/// Of all shapes, in rings of 32 and 40 bits, by a kernel set.
+pub fn measure(set: KernelSet, runs: usize) -> Vec<Share> {
     let one = ThreadPoolBuilder::new().num_threads(1).build();
     let all = || {
         let mut shares = Vec::new();
         for shape in shapes() {
             for narrow in [false, true] {
-                shares.extend(share::<u32>(&shape, 32, narrow, runs));
-                shares.extend(share::<u64>(&shape, 40, narrow, runs));
+                shares.extend(share::<u32>(set, &shape, 32, narrow, runs));
+                shares.extend(share::<u64>(set, &shape, 40, narrow, runs));
             }
         }
         shares
@@ -77,22 +77,22 @@ pub fn measure(runs: usize) -> Vec<Share> {
     one.map(|pool| pool.install(all)).unwrap_or_default()
 }
 
-/// The inner loop of the kernels that are used: a call, and multiply-accumulates of the network in it.
-fn inner(bits: u8, narrow: bool) -> Option<(Box<dyn Fn() -> i32>, f64)> {
-    let (name, digits) = (kernels::best().name(), digit_products(bits, narrow) as f64);
+/// The inner loop of a kernel set: a call, and multiply-accumulates of the network in it.
+fn inner(set: KernelSet, bits: u8, narrow: bool) -> Option<(Box<dyn Fn() -> i32>, f64)> {
+    let (name, digits) = (set.name(), digit_products(bits, narrow) as f64);
     if name == "amx" {
         let operands = tiles::Operands::new();
         let macs = tiles::PRODUCTS as f64 / byte_products(bits, narrow) as f64;
         return Some((Box::new(move || tiles::sums(black_box(&operands))), macs));
     }
-    // The sets are named as those of the kernels, and come in the same order.
-    let set = sets().pop()?;
+    let instructions = name.split(',').next().and_then(|all| all.split(" with ").last())?;
+    let set = sets().into_iter().find(|set| set.name == instructions)?;
     let (operands, whole) = (Operands::new(), bits <= 32 && name.ends_with("32-bit products"));
     let (sums, products) = if whole { (set.integers, 2.0) } else { (set.sums, digits) };
     Some((Box::new(move || sums(black_box(&operands))), set.summed as f64 / products))
 }
 
-fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> Option<Share> {
+fn share<E: Element>(set: KernelSet, shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> Option<Share> {
     let (x, w, y) = (shape.input_len()?, shape.weight_len()?, shape.output_len()?);
     let values = |stream, len, bits| -> Vec<E> {
         let words = draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }, Width::Wide).words();
@@ -100,11 +100,11 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
     };
     // Of 15 bits, so that they are narrow whatever the modulus.
     let (x, w) = (values(0, x, bits), values(1, w, if narrow { 15 } else { bits }));
-    let k = kernels::best().of::<E>();
+    let k = set.of::<E>();
     let ready = k.arrange(bits, narrow, shape, &w)?;
     let mut out = vec![E::ZERO; y];
     let macs = (w.len() / shape.out_channels * y) as f64;
-    let (call, each) = inner(bits, narrow)?;
+    let (call, each) = inner(set, bits, narrow)?;
     // As they are read: maps as elements, weights in as many bytes as count.
     let left = vec![1u64; w.len() * if narrow { 2 } else { usize::from(bits.div_ceil(8)) } / 8];
     let mut result = vec![E::ZERO; y];
@@ -133,13 +133,13 @@ fn share<E: Element>(shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> 
     let median = |v: &[f64]| v.get(v.len() / 2).copied().unwrap_or(1.0);
     let best = own.last().copied().unwrap_or_default();
     let share = median(&own) / median(&limit);
-    let bound = median(&own) / (median(&limit) * filled(shape)).min(median(&passes));
+    let bound = median(&own) / (median(&limit) * filled(set, shape)).min(median(&passes));
     Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share, bound })
 }
 
 /// What of the tiles of bytes that hold rows, columns and depth of a convolution is not padding; 1 without such tiles.
-fn filled(shape: &ConvShape) -> f64 {
-    if kernels::best().name() != "amx" {
+fn filled(set: KernelSet, shape: &ConvShape) -> f64 {
+    if set.name() != "amx" {
         return 1.0;
     }
     let [height, width] = shape.output().unwrap_or_default();
