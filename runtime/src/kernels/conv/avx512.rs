@@ -2,12 +2,12 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_broadcastd_epi32,
-    _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_cvtepi32_epi64, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_mask_storeu_epi32, _mm512_mask_storeu_epi64, _mm512_maskz_compress_epi32,
-    _mm512_maskz_compress_epi64, _mm512_set1_epi64, _mm512_set4_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_shuffle_i32x4, _mm512_sll_epi32, _mm512_sll_epi64, _mm512_slli_epi32, _mm512_slli_epi64,
-    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m128i, __m512i, _mm_cvtsi32_si128, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_castsi512_si256,
+    _mm512_cvtepi32_epi64, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_storeu_epi32,
+    _mm512_mask_storeu_epi64, _mm512_maskz_compress_epi32, _mm512_maskz_compress_epi64, _mm512_set1_epi32,
+    _mm512_set1_epi64, _mm512_set4_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4,
+    _mm512_sll_epi32, _mm512_sll_epi64, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 use bcc_ir::program::Width;
@@ -23,8 +23,10 @@ use crate::element::Element;
 #[target_feature(enable = "avx512f,avx512bw")]
 pub fn join<E: Element, const SAME: bool, const FIRST: bool>(sums: &ByteSums, shift: u8, mut place: Place<'_, E>) {
     let up = _mm_cvtsi32_si128(shift.into());
-    let mask = _mm512_set1_epi64(place.mask().word() as i64);
-    let mask = if E::WIDTH == Width::Narrow { _mm512_broadcastd_epi32(_mm512_castsi512_si128(mask)) } else { mask };
+    let mask = match E::WIDTH {
+        Width::Narrow => _mm512_set1_epi32(place.mask().low() as i32),
+        Width::Wide => _mm512_set1_epi64(place.mask().word() as i64),
+    };
     // Whole tiles apart, whose rows are of a length that is known.
     if place.rows() == BYTE_ROWS && place.columns() == COLUMNS {
         for row in 0..BYTE_ROWS {

@@ -172,11 +172,6 @@ impl Scheme {
         })
     }
 
-    /// What the rows of the product are.
-    pub fn rows(&self) -> Rows {
-        self.windows.first().map_or(Rows::Channels, |w| w.rows)
-    }
-
     /// The scheme of the fewest pairs, of those the one of the fewest terms.
     fn best(bits: u8, narrow: bool) -> Scheme {
         let mut best = None;

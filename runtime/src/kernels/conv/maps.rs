@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::digits::{MOST, Split};
 use super::matrix::{DEEPEST, Digit};
-use super::right::columns;
+use super::right::rows_at;
 use super::tile::{COLUMNS, Job, Pair, Tile};
 use crate::element::Element;
 use crate::scratch::Scratch;
@@ -199,16 +199,13 @@ impl<D: Digit, E: Element> Job for OneMap<'_, D, E> {
                 }
             }
         }
-        let (zeros, mut entries) = ([E::ZERO; COLUMNS], [[0; COLUMNS]; MOST]);
+        let mut entries = [[0; COLUMNS]; MOST];
         for y in 0..self.map / width {
             let start = (self.top + y) * step * across;
             for x in (0..width).step_by(COLUMNS) {
                 let n = COLUMNS.min(width - x);
                 let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
-                let mut rows = [&zeros; DEEPEST];
-                for (c, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
-                    *row = columns(self.x, c * self.map + y * width + x, spare);
-                }
+                let rows = rows_at::<D, E>(self.x, y * width + x, self.map, &mut spare);
                 D::cut(split, rows, &mut entries, 1);
                 for (to, entries) in self.to.iter_mut().zip(&entries) {
                     let to = &mut to[start..][..step * across];

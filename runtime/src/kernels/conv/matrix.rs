@@ -15,6 +15,12 @@ pub const DEEPEST: usize = 4;
 /// Most blocks of columns of a task, whatever the digits.
 pub const MOST_BLOCKS: usize = 8;
 
+/// Part `i` of `count`: all are as long as each other, or one longer.
+#[inline(always)]
+pub fn portion(all: Range<usize>, i: usize, count: usize) -> Range<usize> {
+    all.start + all.len() * i / count..all.start + all.len() * (i + 1) / count
+}
+
 /// A slice of one panel of rows, and of one block of columns: digit after digit of every
 /// [group](Digit::group) of entries.
 #[derive(Clone, Copy)]
@@ -46,8 +52,8 @@ pub trait Digit: Sized + Send + Sync {
     fn slices(depth: usize) -> impl Iterator<Item = Range<usize>> {
         let parts = depth / Self::WHOLE;
         let count = depth.div_ceil(Self::ENTRIES).max(1);
-        let at = move |i: usize| parts * i / count * Self::WHOLE;
-        (0..count).map(move |i| at(i)..at(i + 1))
+        let slice = move |i: usize| portion(0..parts, i, count);
+        (0..count).map(move |i| slice(i).start * Self::WHOLE..slice(i).end * Self::WHOLE)
     }
 
     /// Entries of a slice of `entries` that lie together, behind which come the next digit's.

@@ -11,7 +11,7 @@ use bcc_ir::geometry::ConvShape;
 use rayon::prelude::*;
 
 use super::digits::{MOST, Scheme, Split};
-use super::matrix::{DEEPEST, Digit, Operands};
+use super::matrix::{DEEPEST, Digit, Operands, portion};
 use super::nhwc;
 use super::right::{Right, block_at};
 use super::target::{self, Shared};
@@ -113,26 +113,29 @@ pub struct Arranged {
 enum Groups {
     /// The left matrix.
     Left(Vec<Left>),
-    /// For pixels as rows.
-    Nhwc(Vec<nhwc::Weights>),
+    /// For pixels as rows, and how the maps are laid out.
+    Nhwc(nhwc::Grid, Vec<nhwc::Weights>),
 }
 
 impl Arranged {
     /// Arranges `w`. `narrow` if all weights are integers of at most 16 bits with their sign.
     pub fn new<T: Tile, E: Element>(tile: &T, bits: u8, narrow: bool, shape: &ConvShape, w: &[E]) -> Arranged {
-        let scheme = match tile.products(E::WIDTH) {
-            Products::Whole => Scheme::whole(),
-            Products::Digits => Scheme::of(bits, narrow),
-            Products::Bytes if nhwc::suits(shape) => Scheme::of_bytes(Rows::Pixels, bits, narrow),
-            Products::Bytes => Scheme::of_bytes(Rows::Channels, bits, narrow),
-        };
         let rows = shape.out_channels / shape.groups;
         let deep = [shape.in_channels / shape.groups, shape.window.kernel[0] * shape.window.kernel[1]];
         let groups = w.chunks_exact(rows * deep[0] * deep[1]);
-        if scheme.rows() == Rows::Pixels {
+        let products = tile.products(E::WIDTH);
+        if products == Products::Bytes
+            && let Some(grid) = nhwc::grid(shape)
+        {
+            let scheme = Scheme::of_bytes(Rows::Pixels, bits, narrow);
             let groups = groups.map(|w| nhwc::Weights::new(tile, &scheme.right, shape, w)).collect();
-            return Arranged { bits, shape: *shape, scheme, groups: Groups::Nhwc(groups) };
+            return Arranged { bits, shape: *shape, scheme, groups: Groups::Nhwc(grid, groups) };
         }
+        let scheme = match products {
+            Products::Whole => Scheme::whole(),
+            Products::Digits => Scheme::of(bits, narrow),
+            Products::Bytes => Scheme::of_bytes(Rows::Channels, bits, narrow),
+        };
         let left = |w: &[E]| match scheme.products {
             Products::Whole => Left::new::<u32, _, _>(tile, &scheme.left, w, deep),
             Products::Digits => Left::new::<i16, _, _>(tile, &scheme.left, w, deep),
@@ -144,8 +147,8 @@ impl Arranged {
     /// Words of memory that a convolution with them takes beside operands and result, but for what each task does.
     pub fn working_words<E: Element>(&self) -> usize {
         let channels = self.shape.in_channels / self.shape.groups.max(1);
-        if let Groups::Nhwc(_) = self.groups {
-            return nhwc::words(&self.scheme.left, &self.shape);
+        if let Groups::Nhwc(grid, _) = &self.groups {
+            return nhwc::words(&self.scheme.left, grid);
         }
         match self.scheme.products {
             Products::Whole => Right::<u32, E>::words(&self.scheme.right, &self.shape, channels),
@@ -171,8 +174,8 @@ pub fn product<T: Tile, E: Element>(tile: &T, weights: &Arranged, channels: Rang
     let Arranged { bits, shape, scheme, groups } = weights;
     let mask = E::mask(*bits);
     match groups {
-        Groups::Nhwc(groups) => in_groups(shape, groups, channels, x, out, |weights, rows, x, out| {
-            nhwc::product(tile, (scheme, mask), shape, weights, rows, x, out);
+        Groups::Nhwc(grid, groups) => in_groups(shape, groups, channels, x, out, |weights, rows, x, out| {
+            nhwc::product(tile, (scheme, mask), grid, weights, rows, x, out);
         }),
         Groups::Left(groups) => {
             in_groups(shape, groups, channels, x, out, |left, rows, x, out| match scheme.products {
@@ -221,11 +224,14 @@ fn product_of<D: Digit, T: Tile, E: Element>(
     let blocks = pixels.div_ceil(COLUMNS);
     let tiles = blocks.div_ceil(D::BLOCKS);
     // As many blocks of columns in each, or one more.
-    let columns = |t: usize| t * blocks / tiles * COLUMNS..pixels.min((t + 1) * blocks / tiles * COLUMNS);
+    let columns = |t: usize| {
+        let blocks = portion(0..blocks, t, tiles);
+        blocks.start * COLUMNS..pixels.min(blocks.end * COLUMNS)
+    };
     assert!(rows.start.is_multiple_of(D::ROWS), "rows are taken panel by panel");
-    let (from, panels) = (rows.start / D::ROWS, rows.len().div_ceil(D::ROWS));
+    let panels = rows.start / D::ROWS..rows.end.div_ceil(D::ROWS);
     // Few tiles: share the rows among tasks too, which read a right side that is packed before.
-    let most = panels.div_ceil(ROWS_OF_TASK / D::ROWS);
+    let most = panels.len().div_ceil(ROWS_OF_TASK / D::ROWS);
     let parts = (2 * rayon::current_num_threads()).div_ceil(tiles).min(most).max(1);
     let right = Right::<D, E>::new(tile, &scheme.right, shape, shape.in_channels / shape.groups, x);
     let target = Shared::new(out);
@@ -239,7 +245,7 @@ fn product_of<D: Digit, T: Tile, E: Element>(
         target: &target,
         rows: rows.clone(),
         pixels,
-        panels: from + part * panels / parts..from + (part + 1) * panels / parts,
+        panels: portion(panels.clone(), part, parts),
         columns: columns(t),
     };
     if parts == 1 {

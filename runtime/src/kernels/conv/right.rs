@@ -116,10 +116,8 @@ impl<'a, D: Digit, E: Element> Right<'a, D, E> {
                     }
                     if whole * COLUMNS < count {
                         let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
-                        let mut rows = [&zeros[0]; DEEPEST];
-                        for (r, (row, spare)) in rows.iter_mut().zip(&mut spare).enumerate().take(D::DEPTH) {
-                            *row = columns(x, (D::DEPTH * p + r) * map + first + whole * COLUMNS, spare);
-                        }
+                        let from = D::DEPTH * p * map + first + whole * COLUMNS;
+                        let rows = rows_at::<D, E>(x, from, *map, &mut spare);
                         let to = &mut to[block_at(group, digits, whole * slice, i)..];
                         D::cut(split, rows, to, group);
                     }
@@ -136,9 +134,27 @@ pub fn block_at(group: usize, digits: usize, before: usize, i: usize) -> usize {
     (before + i / group * group) * digits + i % group
 }
 
+/// [`COLUMNS`] elements of each row of an entry, the first ones from `from` on, the others `step` behind each other. `spare`
+/// is zeros; it holds what there is no room for, and rows that the entry has not.
+#[inline(always)]
+pub fn rows_at<'a, D: Digit, E: Element>(
+    x: &'a [E],
+    from: usize,
+    step: usize,
+    spare: &'a mut [[E; COLUMNS]; DEEPEST],
+) -> [&'a [E; COLUMNS]; DEEPEST] {
+    let [a, b, c, d] = spare;
+    [
+        columns(x, from, a),
+        if D::DEPTH > 1 { columns(x, from + step, b) } else { b },
+        if D::DEPTH > 2 { columns(x, from + 2 * step, c) } else { c },
+        if D::DEPTH > 3 { columns(x, from + 3 * step, d) } else { d },
+    ]
+}
+
 /// [`COLUMNS`] elements from one on; where there are not so many, `spare` holds zeros behind them.
 #[inline(always)]
-pub fn columns<'a, E: Element>(x: &'a [E], from: usize, spare: &'a mut [E; COLUMNS]) -> &'a [E; COLUMNS] {
+fn columns<'a, E: Element>(x: &'a [E], from: usize, spare: &'a mut [E; COLUMNS]) -> &'a [E; COLUMNS] {
     if let Some(whole) = x.get(from..).and_then(|rest| rest.first_chunk()) {
         return whole;
     }

@@ -110,14 +110,10 @@ impl<E: Element> Place<'_, E> {
 
     /// Adds sums to a row, or writes them there if they are the `first`, and keeps the bits of the mask. Columns
     /// that the place has not are left out.
-    #[allow(unsafe_code)]
     #[inline(always)]
-    pub fn add(&self, row: usize, first: bool, sums: [E; COLUMNS]) {
-        let (Rectangle { at, rows, pixels, columns }, mask) = (self.rectangle, self.mask);
-        assert!(row < rows, "the place has that row");
-        // SAFETY: inside the output, which is borrowed exclusively, as `place` has found; and by its contract nobody
-        // else touches it now.
-        let to = unsafe { std::slice::from_raw_parts_mut(self.shared.start.add(at + row * pixels), columns) };
+    pub fn add(mut self, row: usize, first: bool, sums: [E; COLUMNS]) {
+        let mask = self.mask;
+        let to = self.row(row);
         if let Some(to) = to.first_chunk_mut::<COLUMNS>() {
             // Values, not references, which compilers take to overlap.
             let before = if first { [E::ZERO; COLUMNS] } else { *to };

@@ -9,7 +9,7 @@ use super::{CHUNK, DEPTH, GROUP};
 use crate::element::Element;
 use crate::kernels::conv::digits::{MOST, Split};
 use crate::kernels::conv::matrix::{DEEPEST, Digit};
-use crate::kernels::conv::right::columns;
+use crate::kernels::conv::right::rows_at;
 use crate::kernels::conv::tile::{COLUMNS, Job, Pair, Tile};
 use crate::kernels::conv::window::BYTE_ROWS;
 use crate::scratch::Scratch;
@@ -82,10 +82,8 @@ impl<T: Tile, E: Element> Job for Band<'_, T, E> {
             for (i, to) in to.chunks_mut(COLUMNS * digits).enumerate() {
                 for entry in 0..GROUP {
                     let mut spare = [[E::ZERO; COLUMNS]; DEEPEST];
-                    let rows: [usize; DEEPEST] = std::array::from_fn(|c| (DEPTH * entry + c) * height + y);
-                    let [a, b, c, d] = &mut spare;
-                    let [ra, rb, rc, rd] = rows.map(|row| row * width + i * COLUMNS);
-                    let rows = [columns(x, ra, a), columns(x, rb, b), columns(x, rc, c), columns(x, rd, d)];
+                    let from = (DEPTH * entry * height + y) * width + i * COLUMNS;
+                    let rows = rows_at::<u8, E>(x, from, height * width, &mut spare);
                     u8::cut(split, rows, &mut tiles.as_flattened_mut()[entry..], GROUP);
                 }
                 for (digit, entries) in tiles.iter().enumerate().take(digits) {

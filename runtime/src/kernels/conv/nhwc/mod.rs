@@ -15,10 +15,12 @@ use bcc_ir::geometry::ConvShape;
 use bcc_ir::time::DEEP;
 use rayon::prelude::*;
 
-use self::grid::{Block, Grid};
+use self::grid::Block;
+pub use self::grid::Grid;
 use self::maps::Maps;
 pub use self::weights::Weights;
 use super::digits::{Scheme, Split};
+use super::matrix::{Digit, portion};
 use super::right::single;
 use super::target::{self, Shared};
 use super::tile::{COLUMNS, Job, Pair, Tile};
@@ -26,8 +28,8 @@ use super::window::{BYTE_ROWS, ByteOperands, ByteSums, GROUP};
 use crate::element::Element;
 use crate::scratch::Scratch;
 
-/// Channels of an entry: bytes of a [`Pair`].
-const DEPTH: usize = size_of::<Pair>();
+/// Channels of an entry.
+const DEPTH: usize = <u8 as Digit>::DEPTH;
 /// Channels that lie side by side.
 const CHUNK: usize = GROUP * DEPTH;
 /// Most groups of a slice of the depth, and most tiles of weights: with the pixels they fill the first-level cache.
@@ -39,16 +41,16 @@ const BLOCKS: usize = 16;
 // A sum in 32 bits has one product at most with each byte of a slice's weights.
 const _: () = assert!(TILES * CHUNK * 255 * 255 < 1 << 31);
 
-/// Whether a convolution is computed so: windows of single pixels need no gathering, and few channels would be padding for
-/// the most part.
-pub fn suits(shape: &ConvShape) -> bool {
-    !single(&shape.window) && shape.in_channels / shape.groups.max(1) >= DEEP
+/// The layout of a convolution's maps, if it is computed so: windows of single pixels need no gathering, and few channels
+/// would be padding for the most part.
+pub fn grid(shape: &ConvShape) -> Option<Grid> {
+    let suits = !single(&shape.window) && shape.in_channels / shape.groups.max(1) >= DEEP;
+    suits.then(|| Grid::new(shape)).flatten()
 }
 
 /// Words of memory that maps of a group's channels take.
-pub fn words(split: &Split, shape: &ConvShape) -> usize {
-    let rows = Grid::new(shape).map_or(0, |grid| grid.pixels * split.len());
-    rows * GROUP * size_of::<Pair>() / size_of::<u64>()
+pub fn words(split: &Split, grid: &Grid) -> usize {
+    grid.pixels * split.len() * GROUP * size_of::<Pair>() / size_of::<u64>()
 }
 
 /// Rows `rows` of the output channels of one group, which reads the maps `x`; `out` is theirs. They start at a multiple of
@@ -56,20 +58,20 @@ pub fn words(split: &Split, shape: &ConvShape) -> usize {
 pub fn product<T: Tile, E: Element>(
     tile: &T,
     (scheme, mask): (&Scheme, E),
-    shape: &ConvShape,
+    grid: &Grid,
     weights: &Weights,
     rows: Range<usize>,
     x: &[E],
     out: &mut [E],
 ) {
     assert!(rows.start.is_multiple_of(COLUMNS), "rows are taken panel by panel");
-    let Some(grid) = Grid::new(shape) else { return };
-    let maps = Maps::new(tile, &scheme.left, &grid, x);
-    let [blocks, panels] = [grid.blocks.len(), rows.len().div_ceil(COLUMNS)];
-    let (tiles, from) = (blocks.div_ceil(BLOCKS), rows.start / COLUMNS);
+    let maps = Maps::new(tile, &scheme.left, grid, x);
+    let panels = rows.start / COLUMNS..rows.end.div_ceil(COLUMNS);
+    let blocks = grid.blocks.len();
+    let tiles = blocks.div_ceil(BLOCKS);
     // Few tiles: share the channels among tasks too.
     let threads = rayon::current_num_threads();
-    let parts = if threads == 1 { 1 } else { (4 * threads).div_ceil(tiles.max(1)).min(panels) };
+    let parts = if threads == 1 { 1 } else { (4 * threads).div_ceil(tiles.max(1)).min(panels.len()) };
     let (all, out) = (grid.starts(scheme.left.len()), Shared::new(out));
     (0..tiles * parts).into_par_iter().for_each(|task| {
         let (t, part) = (task / parts, task % parts);
@@ -81,9 +83,9 @@ pub fn product<T: Tile, E: Element>(
             maps: maps.entries(),
             starts: &all,
             taps: grid.taps(),
-            blocks: &grid.blocks[t * blocks / tiles..(t + 1) * blocks / tiles],
+            blocks: &grid.blocks[portion(0..blocks, t, tiles)],
             weights,
-            panels: from + part * panels / parts..from + (part + 1) * panels / parts,
+            panels: portion(panels.clone(), part, parts),
             rows: rows.clone(),
             pixels: grid.outputs,
             out: &out,
@@ -119,7 +121,7 @@ impl<T: Tile, E: Element> Job for Rectangle<'_, T, E> {
         let depth = self.starts.len();
         let slices = depth.div_ceil(GROUPS.min(TILES / self.scheme.right.len())).max(1);
         for i in 0..slices {
-            let slice = depth * i / slices..depth * (i + 1) / slices;
+            let slice = portion(0..depth, i, slices);
             let mut tiles = tiles.iter_mut();
             for panel in self.panels.clone() {
                 for (block, tile) in self.blocks.iter().zip(&mut tiles) {
