@@ -56,18 +56,19 @@ fn print_rates(rates: &Rates) {
 
 fn print_shares(shares: &[Share]) {
     println!(
-        "{:36} {:>4} {:>7} {:>8} {:>8}  billion a second  share  of bound",
+        "{:36} {:>4} {:>7} {:>8} {:>8}  billion a second  share  of bound  in turn",
         "", "bits", "weights", "median", "best"
     );
     for s in shares {
         let weights = if s.narrow { "narrow" } else { "wide" };
         let [median, best] = [s.macs, s.best].map(|v| v / 1e9);
         println!(
-            "{:36} {:4} {weights:>7} {median:8.2} {best:8.2} {:22.0} % {:7.0} %",
+            "{:36} {:4} {weights:>7} {median:8.2} {best:8.2} {:22.0} % {:7.0} % {:6.0} %",
             s.shape,
             s.bits,
             100.0 * s.share,
-            100.0 * s.bound
+            100.0 * s.bound,
+            100.0 * s.in_turn
         );
     }
 }

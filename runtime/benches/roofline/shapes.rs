@@ -9,6 +9,7 @@ use bcc_ir::time::{byte_products, digit_products};
 use bcc_runtime::element::Element;
 use bcc_runtime::kernels::KernelSet;
 use bcc_runtime::prg::{Key, draw};
+use bcc_runtime::scratch::Scratch;
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 
@@ -37,6 +38,8 @@ pub struct Share {
     /// The same, where the slower one counts of the inner loop, tiles of bytes filled up with zeros, and a pass that reads
     /// the operands and writes the result: more than this no kernel can do.
     pub bound: f64,
+    /// The same, where the inner loop and the pass come one after the other.
+    pub in_turn: f64,
 }
 
 /// Layers of ResNet-50.
@@ -94,7 +97,7 @@ fn inner(set: KernelSet, bits: u8, narrow: bool) -> Option<(Box<dyn Fn() -> i32>
 
 fn share<E: Element>(set: KernelSet, shape: &ConvShape, bits: u8, narrow: bool, runs: usize) -> Option<Share> {
     let (x, w, y) = (shape.input_len()?, shape.weight_len()?, shape.output_len()?);
-    let values = |stream, len, bits| -> Vec<E> {
+    let values = |stream, len, bits| -> Scratch<E> {
         let words = draw(&Key::new([1; 16]), stream, Type::Ring { bits, len }, Width::Wide).words();
         words.into_iter().map(E::of).collect()
     };
@@ -102,12 +105,12 @@ fn share<E: Element>(set: KernelSet, shape: &ConvShape, bits: u8, narrow: bool, 
     let (x, w) = (values(0, x, bits), values(1, w, if narrow { 15 } else { bits }));
     let k = set.of::<E>();
     let ready = k.arrange(bits, narrow, shape, &w)?;
-    let mut out = vec![E::ZERO; y];
+    let mut out = Scratch::<E>::zeros(y);
     let macs = (w.len() / shape.out_channels * y) as f64;
     let (call, each) = inner(set, bits, narrow)?;
     // As they are read: maps as elements, weights in as many bytes as count.
     let left = vec![1u64; w.len() * if narrow { 2 } else { usize::from(bits.div_ceil(8)) } / 8];
-    let mut result = vec![E::ZERO; y];
+    let mut result = Scratch::<E>::zeros(y);
     let mut own: Vec<f64> = Vec::new();
     let mut limit: Vec<f64> = Vec::new();
     let mut passes: Vec<f64> = Vec::new();
@@ -133,8 +136,9 @@ fn share<E: Element>(set: KernelSet, shape: &ConvShape, bits: u8, narrow: bool, 
     let median = |v: &[f64]| v.get(v.len() / 2).copied().unwrap_or(1.0);
     let best = own.last().copied().unwrap_or_default();
     let share = median(&own) / median(&limit);
-    let bound = median(&own) / (median(&limit) * filled(set, shape)).min(median(&passes));
-    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share, bound })
+    let (inner, pass) = (median(&limit) * filled(set, shape), median(&passes));
+    let (bound, in_turn) = (median(&own) / inner.min(pass), median(&own) * (1.0 / inner + 1.0 / pass));
+    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share, bound, in_turn })
 }
 
 /// What of the tiles of bytes that hold rows, columns and depth of a convolution is not padding; 1 without such tiles.

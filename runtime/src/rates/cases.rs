@@ -73,7 +73,8 @@ impl Case {
             return Box::new(move || drop(kernels.arrange(bits, false, shape, &w)));
         }
         let bytes = (size_of::<E>() * (x.len() + w.len() + output)) as u64;
-        let set = || (x.clone(), kernels.arrange(bits, narrow, shape, &w), Scratch::zeros(output));
+        let copy = || x.iter().copied().collect::<Scratch<E>>();
+        let set = || (copy(), kernels.arrange(bits, narrow, shape, &w), Scratch::zeros(output));
         let mut all = Turns::new(bytes, 4, set);
         Box::new(move || {
             let (x, arranged, out) = all.next();

@@ -369,7 +369,6 @@ impl<D: Digit, T: Tile, E: Element> Rectangle<'_, D, T, E> {
         // SAFETY: tasks differ in their pixels or in their rows.
         #[allow(unsafe_code)]
         let place = unsafe { self.target.place(part, slice.start == 0, self.mask) };
-        place.prefetch();
         D::add_tile(self.tile, self.scheme, operands, &place, sums);
     }
 }

@@ -83,20 +83,6 @@ impl<E: Element> Place<'_, E> {
         self.first
     }
 
-    /// Has its rows brought to the caches, to be written.
-    #[inline(always)]
-    pub fn prefetch(&self) {
-        #[cfg(target_arch = "x86_64")]
-        for row in 0..self.rectangle.rows {
-            let at = self.shared.start.wrapping_add(self.rectangle.at + row * self.rectangle.pixels);
-            // SAFETY: a hint, which reads and writes nothing.
-            #[allow(unsafe_code)]
-            unsafe {
-                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
-            }
-        }
-    }
-
     /// A row.
     #[allow(unsafe_code)]
     #[inline(always)]
