@@ -12,6 +12,9 @@ use miette::{Context, IntoDiagnostic, Result};
 use super::args::Rates;
 use super::data::say;
 
+/// What kernels take more in a session, above which other programs were at work: three times what quiet minutes gave.
+const BUSY: f64 = 0.9;
+
 /// `bcr rates`.
 pub fn rates(a: &Rates) -> Result<()> {
     let failed = || format!("cannot write {}", a.output.display());
@@ -34,6 +37,13 @@ pub fn rates(a: &Rates) -> Result<()> {
     let rates = measured.into_diagnostic()?;
     let text = rates.to_ron().into_diagnostic()?;
     file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).into_diagnostic().wrap_err_with(failed)?;
+    if rates.measured.session_part > BUSY {
+        let part = 100.0 * rates.measured.session_part;
+        eprintln!(
+            "bcr: in a session kernels took {part:.0} % more, so other programs were at work; what these rates predict is too \
+             long: measure again in a quiet minute"
+        );
+    }
     if a.json {
         return say(&(serde_json::to_string_pretty(&rates).into_diagnostic()? + "\n"));
     }
