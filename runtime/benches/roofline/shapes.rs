@@ -136,9 +136,9 @@ fn share<E: Element>(set: KernelSet, shape: &ConvShape, bits: u8, narrow: bool, 
     let median = |v: &[f64]| v.get(v.len() / 2).copied().unwrap_or(1.0);
     let best = own.last().copied().unwrap_or_default();
     let share = median(&own) / median(&limit);
-    let (inner, pass) = (median(&limit) * filled(set, shape), median(&passes));
-    let (bound, in_turn) = (median(&own) / inner.min(pass), median(&own) * (1.0 / inner + 1.0 / pass));
-    Some(Share { shape: shape.to_string(), bits, narrow, macs: median(&own), best, share, bound, in_turn })
+    let (macs, products, pass) = (median(&own), median(&limit) * filled(set, shape), median(&passes));
+    let (bound, in_turn) = (macs / products.min(pass), macs * (1.0 / products + 1.0 / pass));
+    Some(Share { shape: shape.to_string(), bits, narrow, macs, best, share, bound, in_turn })
 }
 
 /// What of the tiles of bytes that hold rows, columns and depth of a convolution is not padding; 1 without such tiles.

@@ -1,6 +1,7 @@
 //! Products of bytes, as tiles of them are multiplied.
 
 use super::tile::{COLUMNS, Pair};
+use crate::words::erase;
 
 /// Rows of a product of bytes.
 pub const BYTE_ROWS: usize = 16;
@@ -65,6 +66,13 @@ impl ByteSums {
     #[inline(always)]
     pub fn zeros() -> ByteSums {
         ByteSums([[[0; COLUMNS]; BYTE_ROWS]; BYTE_SUMS])
+    }
+}
+
+/// They are of shares.
+impl Drop for ByteSums {
+    fn drop(&mut self) {
+        erase(&mut self.0);
     }
 }
 
